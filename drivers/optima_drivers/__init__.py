@@ -1,0 +1,1 @@
+"""The shipped drivers: one module or folder per device family."""

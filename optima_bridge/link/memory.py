@@ -1,0 +1,147 @@
+"""A link without hardware: two ends joined in memory, with faults to order. Backs contract tests and simulators.
+
+The *peer* is the device's end: a test or a simulator holds it, `feed`s bytes to the driver, sees what the driver wrote,
+and pulls the plug.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from optima_bridge.errors import LinkBusy, LinkLost, LinkNotFound, LinkTimeout
+
+MAX_READ_BYTES = 4096
+_named: dict[str, MemoryLink] = {}
+
+
+class MemoryPeer:
+    """The device's end of a memory link.
+
+    Attributes:
+        on_write: called with each write of the driver; a simulator answers by `feed`.
+        on_break: called when the driver sends a break.
+        written: everything the driver has written, for tests.
+    """
+
+    def __init__(self) -> None:
+        self.on_write: Callable[[bytes], None] | None = None
+        self.on_break: Callable[[], None] | None = None
+        self.written = bytearray()
+        self._link: MemoryLink | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Let `data` arrive at the driver."""
+        assert self._link is not None
+        self._link._arrive(data)  # noqa: SLF001 - the two ends of one pipe
+
+    def unplug(self) -> None:
+        """Make every use of the driver's end fail with LinkLost, the pending read too."""
+        assert self._link is not None
+        self._link._lose()  # noqa: SLF001 - the two ends of one pipe
+
+
+class MemoryLink:
+    """The driver's end of a memory link; made by `memory_pair`."""
+
+    def __init__(self, name: str, peer: MemoryPeer, clock_ns: Callable[[], int]) -> None:
+        self._name = name
+        self._peer = peer
+        self._clock_ns = clock_ns
+        self._buffer = bytearray()
+        self._lost = False
+        self._closed = False
+        self._ready = asyncio.Event()
+        peer._link = self  # noqa: SLF001 - the two ends of one pipe
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._closed
+
+    def clock_ns(self) -> int:
+        return self._clock_ns()
+
+    async def read(self, timeout_s: float | None = None) -> bytes:
+        self._check()
+        if not self._buffer:
+            self._ready.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._ready.wait()
+            except TimeoutError as error:
+                raise LinkTimeout(f"{self._name}: nothing came within {timeout_s} s") from error
+            self._check()
+        chunk = bytes(self._buffer[:MAX_READ_BYTES])
+        del self._buffer[:MAX_READ_BYTES]
+        return chunk
+
+    async def write(self, data: bytes) -> None:
+        self._check()
+        self._peer.written += data
+        if self._peer.on_write:
+            self._peer.on_write(data)
+        await asyncio.sleep(0)
+
+    def discard_input(self) -> int:
+        self._check()
+        dropped = len(self._buffer)
+        self._buffer.clear()
+        return dropped
+
+    async def send_break(self) -> None:
+        self._check()
+        if self._peer.on_break:
+            self._peer.on_break()
+        await asyncio.sleep(0)
+
+    def close(self) -> None:
+        self._closed = True
+        self._ready.set()
+
+    def _check(self) -> None:
+        if self._closed or (self._lost and not self._buffer):
+            raise LinkLost(f"{self._name} is gone")
+
+    def _arrive(self, data: bytes) -> None:
+        if not self._lost:
+            self._buffer += data
+            self._ready.set()
+
+    def _lose(self) -> None:
+        self._lost = True
+        self._ready.set()
+
+
+def memory_pair(
+    name: str = "memory:test", *, clock_ns: Callable[[], int] = time.monotonic_ns, register: bool = False
+) -> tuple[MemoryLink, MemoryPeer]:
+    """Make both ends. With `register`, a configured port of this name gets the driver's end when it is opened next."""
+    peer = MemoryPeer()
+    link = MemoryLink(name, peer, clock_ns)
+    if register:
+        _named[name] = link
+    return link, peer
+
+
+def take(name: str) -> MemoryLink:
+    """The registered link of this name; it can be taken once.
+
+    Raises:
+        LinkNotFound: none was registered. LinkBusy is what a second opener gets, as on a real port.
+    """
+    if name not in _named:
+        raise LinkNotFound(f"no memory link is registered as {name}", cause="memory: ports exist in tests only")
+    link = _named[name]
+    if link.closed:
+        del _named[name]
+        raise LinkNotFound(f"{name} was closed")
+    if getattr(link, "_taken", False):
+        raise LinkBusy(f"{name} is in use", holder={"pid": 0, "program": "this process"})
+    link._taken = True  # type: ignore[attr-defined]  # noqa: SLF001
+    return link

@@ -1,0 +1,227 @@
+"""Serial ports through pyserial, read on readiness of their file descriptor: no thread, no polling, nothing when idle."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from pathlib import Path
+
+import serial
+
+from optima_bridge.errors import LinkBusy, LinkError, LinkLost, LinkNotFound, LinkPermission, LinkTimeout
+from optima_bridge.link.base import SerialFormat
+
+MAX_READ_BYTES = 4096
+MAX_BUFFER_BYTES = 65536
+WRITE_TIMEOUT_S = 1.0
+BREAK_S = 0.002  # two characters at 9600 baud
+
+
+class SerialLink:
+    """An open serial port, exclusively ours (TIOCEXCL and a lock), 8N1 raw, DTR and RTS asserted."""
+
+    def __init__(self, port: serial.Serial) -> None:
+        self._port = port
+        self._fd: int = port.fileno()
+        self._buffer = bytearray()
+        self._error: LinkLost | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
+        self._loop = asyncio.get_running_loop()
+        os.set_blocking(self._fd, False)
+        self._loop.add_reader(self._fd, self._readable)
+
+    @classmethod
+    def open(cls, path: str, serial_format: SerialFormat) -> SerialLink:
+        """Open `path` and drop what it held before: bytes from before the opening are late.
+
+        Raises:
+            LinkNotFound, LinkPermission, LinkBusy, LinkError: with the holder's pid and program where they can be seen.
+        """
+        try:
+            port = serial.Serial(
+                path, serial_format.baud, stopbits=serial_format.stop_bits, timeout=0, write_timeout=0, exclusive=True
+            )
+        except (serial.SerialException, OSError, ValueError) as error:
+            raise _explain(path, error) from error
+        return cls(port)
+
+    @property
+    def name(self) -> str:
+        return str(self._port.port)
+
+    def clock_ns(self) -> int:
+        return time.monotonic_ns()
+
+    async def read(self, timeout_s: float | None = None) -> bytes:
+        if not self._buffer:
+            if self._error:
+                raise self._error
+            waiter = self._waiter = self._loop.create_future()
+            timer = None if timeout_s is None else self._loop.call_later(timeout_s, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                if timer:
+                    timer.cancel()
+            if not self._buffer:
+                if self._error:
+                    raise self._error
+                raise LinkTimeout(f"{self.name}: nothing came within {timeout_s} s")
+        if len(self._buffer) <= MAX_READ_BYTES:
+            chunk = bytes(self._buffer)
+            self._buffer.clear()
+        else:
+            chunk = bytes(self._buffer[:MAX_READ_BYTES])
+            del self._buffer[:MAX_READ_BYTES]
+        if self._paused and len(self._buffer) < MAX_BUFFER_BYTES // 2 and not self._error:
+            self._paused = False
+            self._loop.add_reader(self._fd, self._readable)
+        return chunk
+
+    async def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            if self._error:
+                raise self._error
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                await self._writable()
+            except OSError as error:
+                raise self._lose(error) from error
+
+    def discard_input(self) -> int:
+        dropped = len(self._buffer)
+        self._buffer.clear()
+        try:
+            while chunk := os.read(self._fd, MAX_READ_BYTES):
+                dropped += len(chunk)
+        except BlockingIOError:
+            return dropped
+        except OSError as error:
+            raise self._lose(error) from error
+        raise self._lose(None)
+
+    async def send_break(self) -> None:
+        try:
+            self._port.break_condition = True
+            await asyncio.sleep(BREAK_S)
+            self._port.break_condition = False
+        except OSError as error:
+            if error.errno in (errno.ENOTTY, errno.EINVAL):
+                return  # a pty has no line to hold
+            raise self._lose(error) from error
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            self._loop.remove_writer(self._fd)
+            self._fd = -1
+            self._error = self._error or LinkLost(f"{self.name} was closed")
+            self._wake()
+            try:
+                self._port.close()
+            except (serial.SerialException, OSError):
+                pass  # it is gone already
+
+    def _readable(self) -> None:
+        try:
+            chunk = os.read(self._fd, MAX_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        if not chunk:
+            self._lose(None)
+            return
+        self._buffer += chunk
+        if len(self._buffer) > MAX_BUFFER_BYTES:  # the driver is behind: let the kernel hold the rest
+            self._paused = True
+            self._loop.remove_reader(self._fd)
+        self._wake()
+
+    async def _writable(self) -> None:
+        writable = self._loop.create_future()
+        self._loop.add_writer(self._fd, _wake, writable)
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await writable
+        except TimeoutError as error:
+            raise LinkTimeout(f"{self.name} took no bytes for {WRITE_TIMEOUT_S} s") from error
+        finally:
+            if self._fd >= 0:
+                self._loop.remove_writer(self._fd)
+
+    def _lose(self, error: OSError | None) -> LinkLost:
+        if self._error is None:
+            reason = error.strerror if error else "end of file"
+            self._error = LinkLost(f"{self.name} went away ({reason})", port=self.name)
+            if self._fd >= 0:
+                self._loop.remove_reader(self._fd)
+            self._wake()
+        return self._error
+
+    def _wake(self) -> None:
+        if self._waiter:
+            _wake(self._waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _explain(path: str, error: Exception) -> LinkError:
+    number = getattr(error, "errno", None)
+    text = str(error)
+    if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO):
+        return LinkNotFound(f"{path} does not exist now", port=path)
+    if number in (errno.EACCES, errno.EPERM):
+        return LinkPermission(
+            f"{path} may not be opened by this user", next_step=f"see who owns it: ls -lL {path}", port=path
+        )
+    if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "exclusively lock" in text:
+        return LinkBusy(f"{path} is held by another program", port=path)
+    return LinkError(f"{path} cannot be opened: {text}", port=path)
+
+
+def name_holder(path: str, error: LinkBusy) -> LinkBusy:
+    """`error` again, with the holder's pid and program in it where they can be seen. Walks /proc: call it in a thread."""
+    holder = find_holder(path)
+    if holder is None:
+        return error
+    pid, program = holder
+    return LinkBusy(
+        f"{path} is held by pid {pid} ({program})",
+        next_step=f"stop {program} (pid {pid}), or keep it away from this port",
+        port=path,
+        holder={"pid": pid, "program": program},
+    )
+
+
+def find_holder(path: str) -> tuple[int, str] | None:
+    """Pid and program name of another process that has `path` open; None where none can be seen.
+
+    Other users' processes can only be seen by root (proc(5), /proc/pid/fd).
+    """
+    try:
+        wanted = Path(path).stat()
+    except OSError:
+        return None
+    own = os.getpid()
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == own:
+            continue
+        try:
+            for fd in (process / "fd").iterdir():
+                found = fd.stat()
+                if (found.st_rdev, found.st_ino, found.st_dev) == (wanted.st_rdev, wanted.st_ino, wanted.st_dev):
+                    return int(process.name), (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            continue
+    return None

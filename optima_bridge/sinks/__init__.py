@@ -1,0 +1,1 @@
+"""Where recorded events go: MQTT and the live stream."""

@@ -1,0 +1,1 @@
+"""Framings shared by drivers: bytes to messages and back; no I/O, no clock, no logging."""
