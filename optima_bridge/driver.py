@@ -9,14 +9,14 @@ opens no port, sleeps for no retry and knows nothing of MQTT. Abilities beyond e
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar, Protocol
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from optima_bridge.link import ByteLink, SerialFormat
-from optima_bridge.model import Capability, DeviceIdentity, Event, Maturity
+from optima_bridge.model import Capability, DeviceIdentity, Event, Maturity, Observation
 
 CONTRACT = 1
 ENTRY_POINT_GROUP = "optima_bridge.drivers"
@@ -82,8 +82,8 @@ class Driver(Protocol):
             LinkError, ProtocolError, DeviceError: it is not usable now; the keeper backs off and tries again.
         """
 
-    def events(self) -> AsyncIterator[Event]:
-        """Yield what happens, until the link is lost (an async generator; ends by LinkLost)."""
+    def events(self) -> AsyncGenerator[Event | Observation, None]:
+        """Yield what happens and what is found, until the link is lost (an async generator; ends by LinkLost)."""
 
     async def stop(self) -> None:
         """Leave the device in a safe state. Safe to call twice, and on a lost link; never raises LinkError."""

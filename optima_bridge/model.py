@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal
 
 import msgspec
 
@@ -91,6 +90,18 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     state: Data | None = None
 
 
+class Observation(msgspec.Struct, frozen=True, gc=False):
+    """What a driver found to be true without anything having happened: the first poll after start finds no key.
+
+    Attributes:
+        subject: what it is about.
+        state: what is true of it.
+    """
+
+    subject: Subject
+    state: Data
+
+
 class DeviceIdentity(msgspec.Struct, frozen=True):
     """Who answers on a link, as far as the device can tell. Empty strings: it cannot."""
 
@@ -120,5 +131,3 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         """Place in the order of all records of this node."""
         return self.epoch, self.seq
 
-
-Health = Literal["up", "down", "unknown"]

@@ -1,0 +1,200 @@
+"""The device keeper: open one device, run its driver, and when anything goes wrong back off and open it again.
+
+This is the only place that catches every exception: a driver's bug restarts the device, never the daemon. Losing one
+device never disturbs another, for each keeper is a task of its own and waits on its own file descriptor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import aclosing
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from optima_bridge.backoff import Backoff
+from optima_bridge.driver import Driver, DriverSettings
+from optima_bridge.errors import BridgeError, DeviceError, LinkLost, LinkNotFound, LinkTimeout
+from optima_bridge.hub import Hub
+from optima_bridge.link import ByteLink, open_link
+from optima_bridge.link.portwatch import PortWatch
+from optima_bridge.log import get_logger
+from optima_bridge.model import Capability, Data, DeviceIdentity, Event, JsonValue, Subject
+
+START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 1.0
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+MISSING_PAUSE_S = 30.0
+STEADY_S = 5.0  # after this long without trouble the next trouble is a new one
+
+log = get_logger(__name__)
+
+UNKNOWN_STATES: dict[Capability, tuple[Subject, Data]] = {
+    Capability.KEY_READER: (Subject.KEY, {"presence": "unknown"}),
+    Capability.CARD_READER: (Subject.CARD, {"presence": "unknown"}),
+    Capability.KEYLOCK: (Subject.KEYLOCK, {"position": "unknown", "position_code": 0}),
+    Capability.SEAL_SWITCH: (Subject.SEAL, {"seal": "unknown"}),
+    Capability.TERMINAL: (Subject.CONTROLLER, {"status": "unknown"}),
+}
+"""What stands in a device's state topics until it is heard: unknown is locked."""
+
+
+class DeviceConfig(Protocol):
+    """One device as configured."""
+
+    @property
+    def name(self) -> str:
+        """The segment that names it in topics."""
+
+    @property
+    def port(self) -> str:
+        """Where it is."""
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+
+    @property
+    def driver_class(self) -> type[Driver]:
+        """Its driver."""
+
+    @property
+    def settings(self) -> DriverSettings:
+        """The driver's own settings."""
+
+
+class KeeperStatus(msgspec.Struct):
+    """How a device is doing."""
+
+    link: str = "unknown"
+    since_ns: int = 0
+    identity: DeviceIdentity = DeviceIdentity()
+    error: BridgeError | None = None
+    opened: int = 0
+    lost: int = 0
+    events: int = 0
+
+
+class DeviceKeeper:
+    """Keeps one device running."""
+
+    def __init__(self, config: DeviceConfig, hub: Hub, watch: PortWatch) -> None:
+        self.config = config
+        self.status = KeeperStatus(since_ns=hub.clock.now()[1])
+        self._hub = hub
+        self._watch = watch
+        self._backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        self._driver: Driver | None = None
+        info = config.driver_class.info
+        for capability, (subject, unknown) in UNKNOWN_STATES.items():
+            if capability in info.capabilities and (info.reports_removal or subject is not Subject.CARD):
+                hub.set_state(config.name, subject, unknown, "unknown")
+        hub.describe(config.name, "device", self.description())
+
+    async def run(self) -> None:
+        """Keep the device running; ends by cancellation only."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            error = await self._live()
+            if self.status.link == "up" and loop.time() - began > STEADY_S:
+                self._backoff.reset()
+            self._went_down(error)
+            await self._pause(error)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The driver's running totals, empty while it does not run."""
+        return dict(self._driver.counters) if self._driver else {}
+
+    def description(self) -> dict[str, JsonValue]:
+        """What the device is: published once as ``meta/{device}/device``."""
+        info = self.config.driver_class.info
+        identity = self.status.identity
+        return {
+            "label": self.config.label,
+            "driver": info.name,
+            "capabilities": sorted(str(capability) for capability in info.capabilities),
+            "maturity": str(info.maturity),
+            "reports_removal": info.reports_removal,
+            "model": identity.model,
+            "serial": identity.serial,
+            "firmware": identity.firmware,
+        }
+
+    async def _live(self) -> BridgeError:
+        """Open the device and run it until something ends it; returns what did."""
+        try:
+            link = await open_link(self.config.port, self.config.driver_class.info.serial_format)
+        except BridgeError as error:
+            return error
+        try:
+            return await self._drive(link)
+        finally:
+            link.close()
+
+    async def _drive(self, link: ByteLink) -> BridgeError:
+        name = self.config.name
+        try:
+            driver = self._driver = self.config.driver_class(link, self.config.settings)
+            try:
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    identity = await driver.start()
+                self._came_up(identity)
+                async with aclosing(driver.events()) as events:
+                    async for event in events:
+                        if isinstance(event, Event):
+                            self.status.events += 1
+                            self._hub.record(name, event)
+                        else:
+                            self._hub.set_state(name, event.subject, event.state)
+                return LinkLost(f"the driver {driver.info.name} ended by itself")
+            finally:
+                with contextlib.suppress(BridgeError, TimeoutError):
+                    async with asyncio.timeout(STOP_TIMEOUT_S):
+                        await driver.stop()
+        except BridgeError as error:
+            return error
+        except TimeoutError:
+            return LinkTimeout(f"{link.name}: the driver did not start within {START_TIMEOUT_S:.0f} s")
+        except Exception as error:  # noqa: BLE001 - the keeper's boundary: a driver's bug restarts the device
+            log.error("device.failed", device=name, error=repr(error), exc_info=True)
+            return BridgeError(f"the driver {self.config.driver_class.info.name} failed: {error!r}", device=name)
+        finally:
+            self._driver = None
+
+    def _came_up(self, identity: DeviceIdentity) -> None:
+        status = self.status
+        status.identity, status.error, status.link = identity, None, "up"
+        status.opened += 1
+        status.since_ns = self._hub.clock.now()[1]
+        log.info("link.opened", device=self.config.name, port=self.config.port, model=identity.model)
+        self._hub.describe(self.config.name, "device", self.description())
+        self._hub.happened(self.config.name, Subject.LINK, "up", {}, {"link": "up"})
+        self._hub.clear_alert(self.config.name, "link")
+
+    def _went_down(self, error: BridgeError) -> None:
+        status, name = self.status, self.config.name
+        was_up, before = status.link == "up", status.error
+        status.error, status.link = error, "down"
+        if not was_up and before is not None and before.code == error.code:
+            return
+        status.since_ns = self._hub.clock.now()[1]
+        status.lost += was_up
+        log.warning("link.lost" if was_up else "link.refused", device=name, code=error.code, why=error.what)
+        reason: Data = {"code": error.code, "what": error.what}
+        self._hub.forget(name)
+        self._hub.happened(name, Subject.LINK, "down", reason, {"link": "down", **reason})
+        self._hub.raise_alert(name, "link", error)
+
+    async def _pause(self, error: BridgeError) -> None:
+        pause_s = self._backoff.next_s()
+        port = self.config.port
+        if isinstance(error, LinkNotFound | LinkLost | DeviceError) and not Path(port).exists():
+            if await self._watch.wait_for(port, MISSING_PAUSE_S):
+                self._backoff.reset()
+            return
+        await asyncio.sleep(pause_s)
