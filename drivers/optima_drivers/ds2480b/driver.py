@@ -1,0 +1,166 @@
+"""Keys on the probe of a DS2480B adapter: poll the line, decide presence, report shorts.
+
+    C1                        -> CF                nobody there
+    C1                        -> CD                somebody; then one pass for each chip:
+    E1 F0 E3 B1 E1 path E3 A1 -> F0 16 bytes       its ROM and where others differ
+
+Polls only: an arrival byte, where an adapter passes it on, makes the next poll earlier and proves nothing.
+Source: DS2480B data sheet 19-5047; Book of iButton Standards, ch. 5.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
+from optima_bridge.errors import FrameError, LinkTimeout
+from optima_bridge.link import ByteLink, SerialFormat
+from optima_bridge.model import Capability, Data, DeviceIdentity, Event, Maturity, Observation, Subject
+from optima_bridge.presence import ABSENT, Change, PolledPresence
+from optima_drivers.ds2480b.adapter import Adapter
+from optima_drivers.ds2480b.codec import Bus, is_arrival
+from optima_drivers.ds2480b.onewire import Rom
+
+READS_TO_GRANT = 2
+MAX_READS = 5  # of one poll, while the answers are damaged
+PENDING_WAIT_MS = 20  # between polls while a candidate or a suspicion waits for the next one
+
+Family = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{2}$", to_upper=True)]
+
+
+class Ds2480bSettings(DriverSettings):
+    """Configuration keys of a ``ds2480b`` device."""
+
+    poll_interval_ms: int = Field(100, ge=20, le=1000, description="pause between two polls, in milliseconds")
+    misses_to_remove: int = Field(
+        3, ge=1, le=10, description="polls in a row without the key after which it counts as removed"
+    )
+    ignore_families: list[Family] = Field(
+        ["09", "89", "81"],
+        description="families of chips that are no keys, two hex digits each; the default are ID chips in adapters",
+    )
+
+
+class Ds2480bDriver:
+    """A key reader: one probe on a DS9097U or a clone of it."""
+
+    info: ClassVar[DriverInfo] = DriverInfo(
+        name="ds2480b",
+        summary="iButton keys on a DS2480B serial adapter (DS9097U and clones)",
+        contract=CONTRACT,
+        maturity=Maturity.SIMULATED,
+        capabilities=frozenset({Capability.KEY_READER}),
+        schemes=frozenset({"serial", "memory"}),
+        integrity="crc8",
+        spec="DS2480B data sheet 19-5047 rev 4; application note 192; Book of iButton Standards ch. 5",
+        serial_format=SerialFormat(9600),
+    )
+    Settings: ClassVar[type[DriverSettings]] = Ds2480bSettings
+
+    def __init__(self, link: ByteLink, settings: Ds2480bSettings) -> None:
+        self._link = link
+        self._settings = settings
+        self._counters: Counter[str] = Counter()
+        self._adapter = Adapter(link, self._counters)
+        self._presence = PolledPresence(READS_TO_GRANT, settings.misses_to_remove)
+        self._known = False  # whether anything was said about the key
+        self._shorted: bool | None = None
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """``polls``, ``misses``, ``frames_good`` and ``frames_bad_…``, ``arrivals``, ``timeouts``, ``noise_bytes``, ``late_bytes``."""
+        return self._counters
+
+    async def start(self) -> DeviceIdentity:
+        """Find the chip. Raises LinkTimeout: nothing answers; RemoteProtocolError: it is no DS2480B."""
+        await self._adapter.detect()
+        return DeviceIdentity(model="DS2480B")
+
+    async def stop(self) -> None:
+        """Nothing to do: between exchanges the chip idles in command mode, and start() recovers it from any other."""
+
+    async def events(self) -> AsyncGenerator[Event | Observation, None]:
+        """Keys that come and go, shorts of the probe. Ends by LinkLost, or by LinkTimeout when the chip falls silent."""
+        while True:
+            bus, roms = await self._poll()
+            now_ns = self._link.clock_ns()
+            for news in (*self._short(bus is Bus.SHORT, now_ns), *self._keys(roms, now_ns)):
+                yield news
+            await self._wait()
+
+    async def _poll(self) -> tuple[Bus, frozenset[Rom]]:
+        """One poll, with another try at once where an answer is damaged: poor contact."""
+        self._counters["polls"] += 1
+        detected = False
+        for _ in range(MAX_READS):
+            try:
+                return await self._adapter.poll()
+            except FrameError as error:
+                self._counters[f"frames_bad_{error.kind}"] += 1
+            except LinkTimeout:
+                self._counters["timeouts"] += 1
+                if detected:
+                    raise
+                await self._adapter.detect()
+                detected = True
+        await self._adapter.detect()  # so much damage: is it still a DS2480B that answers?
+        return Bus.NONE, frozenset()
+
+    def _short(self, shorted: bool, now_ns: int) -> Iterator[Event | Observation]:
+        before, self._shorted = self._shorted, shorted
+        state: Data = {"active": shorted, "code": "probe-short"}
+        if before is None and not shorted:
+            yield Observation(Subject.FAULT, state)
+        elif before is not shorted:
+            action = "raised" if shorted else "cleared"
+            yield Event(Subject.FAULT, action, mono_ns=now_ns, data={"code": "probe-short"}, state=state)
+
+    def _keys(self, roms: frozenset[Rom], now_ns: int) -> Iterator[Event | Observation]:
+        keys = frozenset(str(rom) for rom in roms if rom.family not in self._settings.ignore_families)
+        if self._presence.held is not None and self._presence.held not in keys:
+            self._counters["misses"] += 1
+        changes = self._presence.poll(keys, now_ns)
+        if not self._known and not keys:
+            yield Observation(Subject.KEY, ABSENT)
+        self._known = self._known or bool(changes) or not keys
+        for change in changes:
+            yield Event(
+                Subject.KEY,
+                change.action,
+                mono_ns=change.at_ns,
+                identifier=change.identifier,
+                data=_data(change, len(keys)),
+                state=change.state,
+            )
+
+    async def _wait(self) -> None:
+        """Until the next poll is due, or a key announces itself."""
+        interval_ms = self._settings.poll_interval_ms
+        if not self._presence.settled:
+            interval_ms = min(interval_ms, PENDING_WAIT_MS)
+        due_ns = self._link.clock_ns() + interval_ms * 1_000_000
+        while (left_ns := due_ns - self._link.clock_ns()) > 0:
+            try:
+                received = await self._link.read(timeout_s=left_ns / 1e9)
+            except LinkTimeout:
+                return
+            if any(map(is_arrival, received)):
+                self._counters["arrivals"] += 1
+                return
+            self._counters["noise_bytes"] += len(received)
+
+
+def _data(change: Change, keys: int) -> Data:
+    if change.identifier is None:
+        return {"keys": keys}
+    data: dict[str, str | int] = {"family": change.identifier[:2]}
+    if change.last_seen_ns != change.at_ns:
+        data["last_seen_ms"] = (change.at_ns - change.last_seen_ns) // 1_000_000
+    return data
+
+
+_conforms: type[Driver] = Ds2480bDriver
