@@ -64,7 +64,7 @@ class PolledPresence:
     def poll(self, identifiers: frozenset[str], now_ns: int) -> list[Change]:
         """Take the result of one complete poll; returns what was decided, in order."""
         if len(identifiers) > 1:
-            return self._several(now_ns)
+            return self._several(identifiers, now_ns)
         seen = next(iter(identifiers), None)
         changes: list[Change] = []
         if self.ambiguous and seen is None:
@@ -100,13 +100,14 @@ class PolledPresence:
         else:
             self._candidate, self._reads = seen, 1
 
-    def _several(self, now_ns: int) -> list[Change]:
+    def _several(self, identifiers: frozenset[str], now_ns: int) -> list[Change]:
         self._candidate, self._reads = None, 0
         if self.ambiguous:
             return []
         changes: list[Change] = []
         if self.held is not None:
-            changes.append(Change("removed", self.held, now_ns, self._last_seen_ns, ABSENT))
+            last_seen_ns = now_ns if self.held in identifiers else self._last_seen_ns
+            changes.append(Change("removed", self.held, now_ns, last_seen_ns, ABSENT))
         self.held, self._misses, self.ambiguous = None, 0, True
         changes.append(Change("ambiguous", None, now_ns, now_ns, AMBIGUOUS))
         return changes
