@@ -5,7 +5,7 @@ Neither reader has a command channel: nothing is ever sent, and a reader that is
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -60,9 +60,11 @@ class _Reader:
 class Rdm6300Settings(DriverSettings):
     """When a held card counts as present, and when as gone."""
 
-    hold_ms: int = Field(500, ge=100, le=5000, description="silence after which a card is removed")
-    suspect_ms: int = Field(150, ge=70, le=5000, description="silence after which a card is suspect; at most hold_ms")
-    reads_to_grant: int = Field(2, ge=1, le=5, description="equal frames in a row before a card counts")
+    hold_ms: int = Field(default=500, ge=100, le=5000, description="silence after which a card is removed")
+    suspect_ms: int = Field(
+        default=150, ge=70, le=5000, description="silence after which a card is suspect; at most hold_ms"
+    )
+    reads_to_grant: int = Field(default=2, ge=1, le=5, description="equal frames in a row before a card counts")
 
 
 class Rdm6300Driver(_Reader):
@@ -89,7 +91,7 @@ class Rdm6300Driver(_Reader):
             hold_ns=settings.hold_ms * NS_PER_MS,
         )
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         presence = self._presence
         while True:
             try:
@@ -125,7 +127,7 @@ class Id12laSettings(DriverSettings):
     """When a card that is shown again counts again."""
 
     repeat_ms: int = Field(
-        1000, ge=0, le=5000, description="the same card within this time is one touch; 0: each counts"
+        default=1000, ge=0, le=5000, description="the same card within this time is one touch; 0: each counts"
     )
 
 
@@ -150,7 +152,7 @@ class Id12laDriver(_Reader):
         super().__init__(link)
         self._repeat_ns = settings.repeat_ms * NS_PER_MS
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         last, last_ns = "", 0
         while True:
             identifiers = await self._read()
