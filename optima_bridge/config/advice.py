@@ -1,0 +1,35 @@
+"""What is legal but unwise in a valid configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from optima_bridge.config.layers import Merged
+from optima_bridge.config.locate import Path
+from optima_bridge.config.model import Config
+from optima_bridge.config.problems import Problem, dotted, shortened
+
+_COUNTED_PORT = re.compile(r"/dev/tty(?:USB|ACM)\d+")
+
+
+def advise(config: Config, merged: Merged) -> Iterator[Problem]:
+    """One warning per thing to think over."""
+
+    def warning(path: Path, what: str, value: object = None) -> Problem:
+        text = "" if value is None else shortened(value)
+        return Problem(origin=merged.place(path), path=dotted(path), value=text, what=what, warning=True)
+
+    if config.mqtt.enabled and config.mqtt.tls is None and not _is_loopback(config.mqtt.host):
+        what = "another machine without TLS: everybody on the way can read and forge events; add [mqtt.tls]"
+        yield warning(("mqtt", "host"), what, config.mqtt.host)
+    for name, device in config.devices.items():
+        if _COUNTED_PORT.fullmatch(device.port):
+            what = "may be another adapter after replugging; use its path under /dev/serial/by-id/ or by-path/"
+            yield warning(("devices", name, "port"), what, device.port)
+    if not any(device.enabled for device in config.devices.values()):
+        yield warning(("devices",), "no device is configured and enabled, so nothing is mirrored")
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
