@@ -36,8 +36,13 @@ class MemoryPeer:
         assert self._link is not None
         self._link._arrive(data)  # noqa: SLF001 - the two ends of one pipe
 
+    async def drained(self) -> None:
+        """Wait until the driver has read everything and waits for more: a test's way to let it finish, without a sleep."""
+        assert self._link is not None
+        await self._link._starving.wait()  # noqa: SLF001 - the two ends of one pipe
+
     def unplug(self) -> None:
-        """Make every use of the driver's end fail with LinkLost, the pending read too."""
+        """Make every use of the driver's end fail with LinkLost, the pending read too; what had arrived can be read."""
         assert self._link is not None
         self._link._lose()  # noqa: SLF001 - the two ends of one pipe
 
@@ -52,7 +57,9 @@ class MemoryLink:
         self._buffer = bytearray()
         self._lost = False
         self._closed = False
+        self._taken = False
         self._ready = asyncio.Event()
+        self._starving = asyncio.Event()
         peer._link = self  # noqa: SLF001 - the two ends of one pipe
 
     @property
@@ -68,14 +75,19 @@ class MemoryLink:
         return self._clock_ns()
 
     async def read(self, timeout_s: float | None = None) -> bytes:
-        self._check()
         if not self._buffer:
+            self._check()
             self._ready.clear()
+            self._starving.set()
             try:
                 async with asyncio.timeout(timeout_s):
                     await self._ready.wait()
             except TimeoutError as error:
-                raise LinkTimeout(f"{self._name}: nothing came within {timeout_s} s") from error
+                if not self._buffer:
+                    raise LinkTimeout(f"{self._name}: nothing came within {timeout_s} s") from error
+            finally:
+                self._starving.clear()
+        if not self._buffer or self._closed:
             self._check()
         chunk = bytes(self._buffer[:MAX_READ_BYTES])
         del self._buffer[:MAX_READ_BYTES]
@@ -105,13 +117,14 @@ class MemoryLink:
         self._ready.set()
 
     def _check(self) -> None:
-        if self._closed or (self._lost and not self._buffer):
+        if self._closed or self._lost:
             raise LinkLost(f"{self._name} is gone")
 
     def _arrive(self, data: bytes) -> None:
-        if not self._lost:
+        if data and not self._lost:
             self._buffer += data
             self._ready.set()
+            self._starving.clear()
 
     def _lose(self) -> None:
         self._lost = True
@@ -141,7 +154,7 @@ def take(name: str) -> MemoryLink:
     if link.closed:
         del _named[name]
         raise LinkNotFound(f"{name} was closed")
-    if getattr(link, "_taken", False):
+    if link._taken:  # noqa: SLF001 - this module's own
         raise LinkBusy(f"{name} is in use", holder={"pid": 0, "program": "this process"})
-    link._taken = True  # type: ignore[attr-defined]  # noqa: SLF001
+    link._taken = True  # noqa: SLF001 - this module's own
     return link

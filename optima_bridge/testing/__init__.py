@@ -1,0 +1,20 @@
+"""The conformance suite: what every driver must do, proved with its own simulator. Needs pytest.
+
+A driver author states a case and inherits the tests:
+
+    class TestMyDriver(DriverContract):
+        case = ConformanceCase(
+            driver=MyDriver,
+            simulator=MySimulator,
+            provoke=lambda simulator: simulator.key_in("01B7BA1000000075"),
+            undo=lambda simulator: simulator.key_out(),
+            grants=(Subject.KEY, "inserted"),
+        )
+
+Put ``pytest.register_assert_rewrite("optima_bridge.testing")`` into conftest.py to see values where a test fails.
+"""
+
+from optima_bridge.testing.bench import ConformanceCase
+from optima_bridge.testing.contract import DriverContract
+
+__all__ = ["ConformanceCase", "DriverContract"]

@@ -1,0 +1,148 @@
+"""The conformance suite's bench: a driver and its simulator, joined in memory by a cable that can be bad."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from optima_bridge.driver import Driver
+from optima_bridge.link import memory_pair
+from optima_bridge.model import Event, Observation, Subject
+from optima_bridge.topics import is_segment
+
+
+class Simulator(Protocol):
+    """The device's side. May also have ``attach(send)`` for what it says unasked, and ``break_()`` for a break."""
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes of the host; return the answers."""
+
+
+@dataclass(frozen=True)
+class ConformanceCase:
+    """A driver and what it takes to prove it.
+
+    Attributes:
+        driver: the class.
+        simulator: makes a fresh simulator; called with a running event loop.
+        provoke: makes one event happen at the simulator, function or coroutine function; again for a second driver.
+        undo: takes it back.
+        grants: subject and action of the event that `provoke` makes happen.
+        settings: the driver's keys in the configuration.
+        noise: what a bad cable adds between frames; ends where the protocol finds its next frame.
+        registered: whether an installed package offers the driver as an entry point.
+    """
+
+    driver: type[Driver]
+    simulator: Callable[[], Simulator]
+    provoke: Callable[[Any], object]
+    undo: Callable[[Any], object]
+    grants: tuple[Subject, str]
+    settings: Mapping[str, object] = field(default_factory=dict)
+    noise: bytes = b"\x00\xff\x55"
+    registered: bool = True
+
+
+@dataclass(frozen=True)
+class Cable:
+    """How bytes travel from the device to the driver: at most `chunk_bytes` together, each chunk `delay_s` late."""
+
+    chunk_bytes: int = 4096
+    delay_s: float = 0.0
+
+
+WHOLE = Cable()
+BYTE_BY_BYTE = Cable(chunk_bytes=1)
+GLUED = Cable(delay_s=0.005)
+
+
+class Bench:
+    """A driver and its simulator, joined by a cable. Make it with a running event loop."""
+
+    def __init__(self, case: ConformanceCase, cable: Cable = WHOLE) -> None:
+        self.case = case
+        self.link, self.peer = memory_pair()
+        self.delivered = bytearray()
+        self._cable = cable
+        self._travelling = bytearray()
+        self.simulator = case.simulator()
+        if attach := getattr(self.simulator, "attach", None):
+            attach(self.send)
+        self.peer.on_write = lambda data: self.send(self.simulator.receive(data))
+        self.peer.on_break = getattr(self.simulator, "break_", None)
+        self.driver = self.new_driver()
+
+    def new_driver(self) -> Driver:
+        """Another driver on the same link, as after a restart of the first."""
+        return self.case.driver(self.link, self.case.driver.Settings(**self.case.settings))
+
+    def send(self, data: bytes) -> None:
+        """Put bytes into the cable at the device's end."""
+        if data and not self._travelling:
+            asyncio.get_running_loop().call_later(self._cable.delay_s, self._deliver)
+        self._travelling += data
+
+    def _deliver(self) -> None:
+        chunk = bytes(self._travelling[: self._cable.chunk_bytes])
+        del self._travelling[: self._cable.chunk_bytes]
+        self.delivered += chunk
+        self.peer.feed(chunk)
+        if self._travelling:
+            asyncio.get_running_loop().call_later(self._cable.delay_s, self._deliver)
+
+    async def provoke(self) -> None:
+        """Make the event happen."""
+        await _maybe(self.case.provoke(self.simulator))
+
+    async def undo(self) -> None:
+        """Take it back."""
+        await _maybe(self.case.undo(self.simulator))
+
+    async def one_event(self, noise: bytes = b"") -> AsyncIterator[Event | Observation]:
+        """Start the driver and see one event, checked, between `noise`; returns the rest of the events."""
+        await self.driver.start()
+        events = self.driver.events()
+        waiting = asyncio.create_task(self.granted(events))
+        earliest_ns = self.link.clock_ns()
+        self.send(noise)
+        await self.provoke()
+        self.send(noise)
+        event = await waiting
+        assert type(event) is Event
+        assert is_segment(event.action)
+        assert earliest_ns <= event.mono_ns <= self.link.clock_ns()
+        published = msgspec.json.encode([event.data, event.state]).decode().lower()
+        assert event.identifier is None or event.identifier.lower() not in published
+        return events
+
+    async def granted(self, events: AsyncIterator[Event | Observation]) -> Event:
+        """Wait for the event that `provoke` makes happen; other events may come before it."""
+        async for event in events:
+            if isinstance(event, Event) and (event.subject, event.action) == self.case.grants:
+                return event
+        raise AssertionError("events() ended; only an error may end it")
+
+    async def settled(self, waiting: asyncio.Task[Any]) -> None:
+        """Wait until the driver has taken all that was delivered, or has given up."""
+        drained = asyncio.create_task(self.peer.drained())
+        await asyncio.wait({waiting, drained}, return_when=asyncio.FIRST_COMPLETED)
+        drained.cancel()
+
+    async def works_again(self) -> None:
+        """Prove that the link can be used by another driver."""
+        driver = self.new_driver()
+        await driver.start()
+        waiting = asyncio.create_task(self.granted(driver.events()))
+        await self.provoke()
+        await waiting
+        await driver.stop()
+
+
+async def _maybe(result: object) -> None:
+    if inspect.isawaitable(result):
+        await result

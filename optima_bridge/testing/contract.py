@@ -1,0 +1,182 @@
+"""The conformance suite's tests."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from importlib.metadata import entry_points
+from typing import ClassVar
+
+import pytest
+from pydantic import ValidationError
+
+from optima_bridge.driver import CONTRACT, ENTRY_POINT_GROUP, DriverInfo, DriverSettings
+from optima_bridge.errors import LinkError, ProtocolError
+from optima_bridge.model import DeviceIdentity
+from optima_bridge.testing.awaits import AtAwait, at_every_await, cancelled_at, run
+from optima_bridge.testing.bench import BYTE_BY_BYTE, GLUED, WHOLE, Bench, Cable, ConformanceCase
+from optima_bridge.topics import is_segment
+
+
+class DriverContract:
+    """The tests. Each scenario runs in an event loop of its own and is bounded by LIMIT_S."""
+
+    case: ClassVar[ConformanceCase]
+
+    def test_info_is_complete(self) -> None:
+        info = self.case.driver.info
+        assert isinstance(info, DriverInfo)
+        assert info.contract == CONTRACT
+        assert is_segment(info.name)
+        assert all((info.summary, info.capabilities, info.schemes, info.integrity, info.spec))
+        assert "memory" in info.schemes
+
+    def test_the_entry_point_has_the_drivers_name(self) -> None:
+        offered = [point.load() for point in entry_points(group=ENTRY_POINT_GROUP, name=self.case.driver.info.name)]
+        assert offered == ([self.case.driver] if self.case.registered else [])
+
+    def test_settings_are_described_and_refuse_unknown_keys(self) -> None:
+        settings = self.case.driver.Settings
+        assert issubclass(settings, DriverSettings)
+        assert [name for name, key in settings.model_fields.items() if not key.description] == []
+        with pytest.raises(ValidationError, match="no_such_key"):
+            settings.model_validate({**self.case.settings, "no_such_key": 1})
+
+    def test_stop_is_safe_twice_and_leaves_the_link_usable(self) -> None:
+        async def scenario() -> None:
+            bench = Bench(self.case)
+            assert isinstance(await bench.driver.start(), DeviceIdentity)
+            await bench.driver.stop()
+            await bench.driver.stop()
+            await bench.works_again()
+
+        run(scenario())
+
+    @pytest.mark.parametrize("cable", [WHOLE, BYTE_BY_BYTE, GLUED], ids=["whole", "byte by byte", "glued"])
+    def test_an_event_arrives_over_any_cable(self, cable: Cable) -> None:
+        run(self._one_event(cable))
+
+    def test_an_event_arrives_between_noise(self) -> None:
+        run(self._one_event(WHOLE, self.case.noise))
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_random_noise_grants_nothing(self, seed: int) -> None:
+        async def scenario() -> None:
+            bench = Bench(self.case)
+            await bench.driver.start()
+            waiting = asyncio.create_task(bench.granted(bench.driver.events()))
+            await bench.settled(waiting)
+            for _ in range(32):
+                bench.peer.feed(noise.randbytes(64))
+                await bench.settled(waiting)
+            if waiting.done():  # giving up is right where every byte is an answer
+                assert isinstance(waiting.exception(), LinkError | ProtocolError)
+            else:
+                bench.send(self.case.noise)
+                await bench.provoke()
+                await waiting
+            await bench.driver.stop()
+
+        noise = random.Random(seed)  # noqa: S311 - the same noise each time
+        run(scenario())
+
+    def test_bytes_from_before_start_grant_nothing(self) -> None:
+        async def scenario() -> None:
+            earlier = Bench(self.case)
+            await earlier.one_event()
+            bench = Bench(self.case)
+            bench.peer.feed(bytes(earlier.delivered))
+            await bench.driver.start()
+            waiting = asyncio.create_task(bench.granted(bench.driver.events()))
+            await bench.settled(waiting)
+            assert not waiting.done()
+            await bench.provoke()
+            await waiting
+
+        run(scenario())
+
+    def test_unplugging_at_any_await_of_start_raises_only_link_errors(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = Bench(self.case)
+            start = AtAwait(bench.driver.start(), k, bench.peer.unplug)
+            await _or_link_error(start)
+            await bench.driver.stop()
+            return start.reached
+
+        at_every_await(scenario)
+
+    def test_unplugging_at_any_await_of_events_raises_only_link_errors(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = Bench(self.case)
+            await bench.driver.start()
+            event = AtAwait(bench.granted(bench.driver.events()), k, bench.peer.unplug)
+            waiting = asyncio.create_task(_or_link_error(event))
+            await bench.settled(waiting)
+            await bench.provoke()
+            await waiting
+            await bench.driver.stop()
+            return event.reached
+
+        assert at_every_await(scenario) > 0, "events() must wait for the device"
+
+    def test_a_lost_link_ends_the_events(self) -> None:
+        async def scenario() -> None:
+            bench = Bench(self.case)
+            events = await bench.one_event()
+            bench.peer.unplug()
+            with pytest.raises(LinkError):
+                await anext(events)
+            await bench.driver.stop()
+            await bench.driver.stop()
+
+        run(scenario())
+
+    def test_start_can_be_cancelled_at_any_await(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = Bench(self.case)
+            reached = await cancelled_at(bench.driver.start(), k)
+            await bench.driver.stop()
+            await bench.works_again()
+            return reached
+
+        at_every_await(scenario)
+
+    def test_events_can_be_cancelled_at_any_await(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = Bench(self.case)
+            await bench.driver.start()
+            cancelled = asyncio.create_task(cancelled_at(bench.granted(bench.driver.events()), k))
+            await bench.settled(cancelled)
+            await bench.provoke()
+            reached = await cancelled
+            await bench.driver.stop()
+            await bench.undo()
+            await bench.works_again()
+            return reached
+
+        assert at_every_await(scenario) > 0, "events() must wait for the device"
+
+    def test_stop_can_be_cancelled_at_any_await(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = Bench(self.case)
+            await bench.one_event()
+            reached = await cancelled_at(bench.driver.stop(), k)
+            await bench.driver.stop()
+            await bench.undo()
+            await bench.works_again()
+            return reached
+
+        at_every_await(scenario)
+
+    async def _one_event(self, cable: Cable, noise: bytes = b"") -> None:
+        bench = Bench(self.case, cable)
+        await bench.one_event(noise)
+        assert all(isinstance(total, int) for total in bench.driver.counters.values())
+        await bench.driver.stop()
+
+
+async def _or_link_error(inner: AtAwait) -> None:
+    try:
+        await inner
+    except LinkError:
+        assert inner.reached, "the link was not lost"
