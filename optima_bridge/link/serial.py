@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import fcntl
 import os
+import termios
 import time
 from pathlib import Path
 
@@ -42,8 +45,15 @@ class SerialLink:
         """
         try:
             port = serial.Serial(
-                path, serial_format.baud, stopbits=serial_format.stop_bits, timeout=0, write_timeout=0, exclusive=True
+                path,
+                serial_format.baud,
+                stopbits=serial_format.stop_bits,
+                timeout=0,
+                write_timeout=0,
+                inter_byte_timeout=0,  # VMIN 1: with nothing to read EAGAIN, not the end of file of a lost port
+                exclusive=True,
             )
+            fcntl.ioctl(port.fileno(), termios.TIOCEXCL)  # pyserial only locks the file, which others need not ask
         except (serial.SerialException, OSError, ValueError) as error:
             raise _explain(path, error) from error
         return cls(port)
@@ -77,9 +87,7 @@ class SerialLink:
         else:
             chunk = bytes(self._buffer[:MAX_READ_BYTES])
             del self._buffer[:MAX_READ_BYTES]
-        if self._paused and len(self._buffer) < MAX_BUFFER_BYTES // 2 and not self._error:
-            self._paused = False
-            self._loop.add_reader(self._fd, self._readable)
+        self._resume()
         return chunk
 
     async def write(self, data: bytes) -> None:
@@ -95,22 +103,32 @@ class SerialLink:
                 raise self._lose(error) from error
 
     def discard_input(self) -> int:
+        if self._error:
+            raise self._error
         dropped = len(self._buffer)
         self._buffer.clear()
         try:
-            while chunk := os.read(self._fd, MAX_READ_BYTES):
+            for _ in range(MAX_BUFFER_BYTES // MAX_READ_BYTES):  # bounded: a flood must not hold the loop
+                chunk = os.read(self._fd, MAX_READ_BYTES)
+                if not chunk:
+                    raise self._lose(None)
                 dropped += len(chunk)
         except BlockingIOError:
-            return dropped
+            pass  # that was all
         except OSError as error:
             raise self._lose(error) from error
-        raise self._lose(None)
+        self._resume()
+        return dropped
 
     async def send_break(self) -> None:
+        if self._error:
+            raise self._error
         try:
             self._port.break_condition = True
-            await asyncio.sleep(BREAK_S)
-            self._port.break_condition = False
+            try:
+                await asyncio.sleep(BREAK_S)
+            finally:  # a cancelled caller must not leave the line held
+                self._port.break_condition = False
         except OSError as error:
             if error.errno in (errno.ENOTTY, errno.EINVAL):
                 return  # a pty has no line to hold
@@ -123,10 +141,10 @@ class SerialLink:
             self._fd = -1
             self._error = self._error or LinkLost(f"{self.name} was closed")
             self._wake()
-            try:
+            with contextlib.suppress(OSError):  # it may be gone already
+                fcntl.ioctl(self._port.fileno(), termios.TIOCNXCL)  # a pty keeps the mark while its other end is open
+            with contextlib.suppress(OSError):
                 self._port.close()
-            except (serial.SerialException, OSError):
-                pass  # it is gone already
 
     def _readable(self) -> None:
         try:
@@ -140,10 +158,15 @@ class SerialLink:
             self._lose(None)
             return
         self._buffer += chunk
-        if len(self._buffer) > MAX_BUFFER_BYTES:  # the driver is behind: let the kernel hold the rest
+        if len(self._buffer) > MAX_BUFFER_BYTES - MAX_READ_BYTES:  # the driver is behind: let the kernel hold the rest
             self._paused = True
             self._loop.remove_reader(self._fd)
         self._wake()
+
+    def _resume(self) -> None:
+        if self._paused and len(self._buffer) < MAX_BUFFER_BYTES // 2 and not self._error:
+            self._paused = False
+            self._loop.add_reader(self._fd, self._readable)
 
     async def _writable(self) -> None:
         writable = self._loop.create_future()
@@ -178,6 +201,8 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 def _explain(path: str, error: Exception) -> LinkError:
     number = getattr(error, "errno", None)
+    if number is None and isinstance(error.__context__, termios.error):
+        number = error.__context__.args[0]  # pyserial keeps it only in its text
     text = str(error)
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO):
         return LinkNotFound(f"{path} does not exist now", port=path)
@@ -187,6 +212,13 @@ def _explain(path: str, error: Exception) -> LinkError:
         )
     if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "exclusively lock" in text:
         return LinkBusy(f"{path} is held by another program", port=path)
+    if number == errno.ENOTTY:
+        return LinkError(
+            f"{path} is not a serial port",
+            cause="the path in the configuration is a file or another kind of device",
+            next_step="correct the path; see which ports there are: bridge devices list --all",
+            port=path,
+        )
     return LinkError(f"{path} cannot be opened: {text}", port=path)
 
 
@@ -218,10 +250,15 @@ def find_holder(path: str) -> tuple[int, str] | None:
         if not process.name.isdigit() or int(process.name) == own:
             continue
         try:
-            for fd in (process / "fd").iterdir():
-                found = fd.stat()
-                if (found.st_rdev, found.st_ino, found.st_dev) == (wanted.st_rdev, wanted.st_ino, wanted.st_dev):
-                    return int(process.name), (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+            if any(_same_file(fd, wanted) for fd in (process / "fd").iterdir()):
+                return int(process.name), (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
-            continue
+            continue  # it ended meanwhile, or is another user's
     return None
+
+
+def _same_file(fd: Path, wanted: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(fd.stat(), wanted)
+    except OSError:
+        return False  # closed meanwhile
