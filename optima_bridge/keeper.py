@@ -46,10 +46,6 @@ class DeviceConfig(Protocol):
     """One device as configured."""
 
     @property
-    def name(self) -> str:
-        """The segment that names it in topics."""
-
-    @property
     def port(self) -> str:
         """Where it is."""
 
@@ -79,9 +75,10 @@ class KeeperStatus(msgspec.Struct):
 
 
 class DeviceKeeper:
-    """Keeps one device running."""
+    """Keeps one device running; `name` is its segment in topics."""
 
-    def __init__(self, config: DeviceConfig, hub: Hub, watch: PortWatch) -> None:
+    def __init__(self, name: str, config: DeviceConfig, hub: Hub, watch: PortWatch) -> None:
+        self.name = name
         self.config = config
         self.status = KeeperStatus(since_ns=hub.clock.now()[1])
         self._hub = hub
@@ -91,8 +88,8 @@ class DeviceKeeper:
         info = config.driver_class.info
         for capability, (subject, unknown) in UNKNOWN_STATES.items():
             if capability in info.capabilities and (info.reports_removal or subject is not Subject.CARD):
-                hub.set_state(config.name, subject, unknown, "unknown")
-        hub.describe(config.name, "device", self.description())
+                hub.set_state(name, subject, unknown, "unknown")
+        hub.describe(name, "device", self.description())
 
     async def run(self) -> None:
         """Keep the device running; ends by cancellation only."""
@@ -137,7 +134,7 @@ class DeviceKeeper:
             link.close()
 
     async def _drive(self, link: ByteLink) -> BridgeError:
-        name = self.config.name
+        name = self.name
         try:
             driver = self._driver = self.config.driver_class(link, self.config.settings)
             try:
@@ -171,13 +168,13 @@ class DeviceKeeper:
         status.identity, status.error, status.link = identity, None, "up"
         status.opened += 1
         status.since_ns = self._hub.clock.now()[1]
-        log.info("link.opened", device=self.config.name, port=self.config.port, model=identity.model)
-        self._hub.describe(self.config.name, "device", self.description())
-        self._hub.happened(self.config.name, Subject.LINK, "up", {}, {"link": "up"})
-        self._hub.clear_alert(self.config.name, "link")
+        log.info("link.opened", device=self.name, port=self.config.port, model=identity.model)
+        self._hub.describe(self.name, "device", self.description())
+        self._hub.happened(self.name, Subject.LINK, "up", {}, {"link": "up"})
+        self._hub.clear_alert(self.name, "link")
 
     def _went_down(self, error: BridgeError) -> None:
-        status, name = self.status, self.config.name
+        status, name = self.status, self.name
         was_up, before = status.link == "up", status.error
         status.error, status.link = error, "down"
         if not was_up and before is not None and before.code == error.code:

@@ -6,12 +6,12 @@ hub gives each an id, a sequence number and times, which makes it a *record*.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
 
-JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
+JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 Data = Mapping[str, JsonValue]
 
 NO_DATA: Data = {}
@@ -130,4 +130,3 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     def position(self) -> tuple[int, int]:
         """Place in the order of all records of this node."""
         return self.epoch, self.seq
-

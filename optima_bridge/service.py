@@ -96,10 +96,10 @@ class Service:
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(self.mqtt.run(), name="mqtt")] if self.mqtt else []
-                for device in self.config.devices.values():
+                for name, device in self.config.devices.items():
                     if device.enabled:
-                        keeper = self.keepers[device.name] = DeviceKeeper(device, self.hub, self.watch)
-                        running.append(tasks.create_task(keeper.run(), name=f"device {device.name}"))
+                        keeper = self.keepers[name] = DeviceKeeper(name, device, self.hub, self.watch)
+                        running.append(tasks.create_task(keeper.run(), name=f"device {name}"))
                 running.append(tasks.create_task(self._serve_api(), name="api"))
                 running.append(tasks.create_task(self._report_health(), name="health"))
                 if (interval_s := watchdog_interval_s()) is not None:
@@ -173,14 +173,14 @@ class Service:
     def _device(self, keeper: DeviceKeeper) -> dict[str, JsonValue]:
         status = keeper.status
         return {
-            "name": keeper.config.name,
+            "name": keeper.name,
             "label": keeper.config.label,
             "driver": keeper.config.driver_class.info.name,
             "port": keeper.config.port,
             "link": status.link,
             "since_s": round((time.monotonic_ns() - status.since_ns) / 1e9, 1),
-            "state": msgspec.to_builtins(self.hub.state_of(keeper.config.name)),
-            "problem": status.error.document() if status.error else None,  # type: ignore[dict-item]
+            "state": msgspec.to_builtins(self.hub.state_of(keeper.name)),
+            "problem": status.error.document() if status.error else None,
         }
 
     def replay(self, first: tuple[int, int], last: tuple[int, int]) -> None:
@@ -216,7 +216,9 @@ class Service:
             client_id=settings.client_id or self._client_id(),
             username=settings.username,
             password=settings.password,
-            tls=TlsFiles(settings.tls.ca, settings.tls.cert, settings.tls.key) if settings.tls else None,
+            tls=TlsFiles(*(str(path or "") for path in (settings.tls.ca, settings.tls.cert, settings.tls.key)))
+            if settings.tls
+            else None,
             mqtt5=settings.protocol == "5",
             keepalive_s=settings.keepalive_s,
         )
@@ -300,9 +302,13 @@ class Service:
 
     async def _feed_watchdog(self, interval_s: float) -> None:
         """This runs on the loop, so a stalled loop starves systemd's watchdog; so does a stalled journal writer."""
+        before = self.journal.stats()
         while True:
-            if self.journal.stats().pending == 0 or self.journal.alive:
+            now = self.journal.stats()
+            stalled = now.pending > 0 and now.problem is None and now.records == before.records
+            if not stalled or before.pending == 0:
                 notify("WATCHDOG=1")
+            before = now
             await asyncio.sleep(interval_s)
 
     def _journal_problem(self, error: JournalError | None) -> None:
@@ -329,4 +335,3 @@ class Service:
             self.hub.clear_alert(BRIDGE, name)
         else:
             self.hub.raise_alert(BRIDGE, name, error)
-

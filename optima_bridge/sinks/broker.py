@@ -8,8 +8,8 @@ import socket
 import ssl
 from typing import Protocol
 
-import aiomqtt
 import msgspec
+from aiomqtt.exceptions import MqttConnectError
 
 from optima_bridge.errors import BrokerRefused, BrokerUnavailable, SinkError
 from optima_bridge.sinks.mqtt_pipe import PublishPipe
@@ -75,7 +75,7 @@ def explain(error: Exception, settings: BrokerSettings, pipe: PublishPipe | None
                 next_step="stop the second daemon, or give this one its own [store] node",
             )
         return BrokerUnavailable(f"{where} ended the session: {pipe.disconnect_reason}")
-    if isinstance(error, aiomqtt.MqttConnectError):
+    if isinstance(error, MqttConnectError):
         reason = text.removeprefix("[code:").split("]", 1)[-1].strip() or text
         return BrokerRefused(
             f"{where} refuses the login: {reason}",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 
 import aiomqtt
 import msgspec
@@ -109,6 +109,8 @@ class MqttSink:
         self._queue: deque[Outgoing] = deque()
         self._inflight: dict[int, Outgoing] = {}
         self._dirty: set[str] = set()
+        if journal.cursor(NAME) is None:
+            journal.settle(NAME, (0, 0))  # from now on nothing is removed that the broker has not had
         self._last = journal.cursor(NAME) or (0, 0)  # position of the last record that was put into the queue
         self._behind = self._last < (journal.previous or (0, 0))
         self._denied: set[Position] = set()
@@ -118,6 +120,7 @@ class MqttSink:
         self._pump_due = False
         self._fetching: asyncio.Task[None] | None = None
         self._replaying: asyncio.Task[None] | None = None
+        self._side_tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -182,7 +185,7 @@ class MqttSink:
             raise BrokerUnavailable("the broker is away; a replay needs it")
         if self._replaying is not None and not self._replaying.done():
             raise SinkError("a replay is running already", cause="one at a time", next_step="wait for it to end")
-        self._replaying = self._loop.create_task(self._replay(first, last))
+        self._replaying = self._own(self._replay(first, last))
 
     def reply(self, topic: str, payload: bytes) -> None:
         """Send an answer, if the broker is there to carry it."""
@@ -204,7 +207,7 @@ class MqttSink:
                 if "taken over" in error.what:
                     pause_s = TAKEOVER_PAUSE_S
             finally:
-                self._down()
+                await self._down()
             await asyncio.sleep(max(pause_s, self._backoff.next_s()))
 
     async def drain(self, timeout_s: float) -> bool:
@@ -260,7 +263,9 @@ class MqttSink:
                 self._presentation.will(number),
                 qos=1,
                 retain=True,
-                properties=_properties(PacketTypes.WILLMESSAGE, WillDelayInterval=WILL_DELAY_S) if settings.mqtt5 else None,
+                properties=_properties(PacketTypes.WILLMESSAGE, WillDelayInterval=WILL_DELAY_S)
+                if settings.mqtt5
+                else None,
             ),
             properties=_properties(
                 PacketTypes.CONNECT, SessionExpiryInterval=SESSION_EXPIRY_S, MaximumPacketSize=MAX_INCOMING_BYTES
@@ -291,22 +296,16 @@ class MqttSink:
         log.info("mqtt.connected", broker=f"{self._settings.host}:{self._settings.port}", connection=number)
         self._on_problem(None)
         self._schedule_pump()
-        async with asyncio.TaskGroup() as tasks:
-            side = [tasks.create_task(self._subscribe(client)), tasks.create_task(self._retry_denied())]
-            try:
-                async for message in client.messages:
-                    payload = message.payload if isinstance(message.payload, bytes) else str(message.payload).encode()
-                    self._on_command(message.topic.value, payload, bool(message.retain))
-            except aiomqtt.MqttError as error:
-                raise explain(error, self._settings, pipe) from error
-            finally:
-                for task in side:
-                    task.cancel()
+        self._own(self._subscribe(client))
+        self._own(self._retry_denied())
+        async for message in client.messages:
+            payload = message.payload if isinstance(message.payload, bytes) else str(message.payload).encode()
+            self._on_command(message.topic.value, payload, bool(message.retain))
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         options = SubscribeOptions(qos=1, noLocal=True, retainAsPublished=True) if self._settings.mqtt5 else None
         try:
-            codes = await client.subscribe(self._command_filter, qos=1, options=options)
+            codes = await client.subscribe(self._command_filter, qos=0 if options else 1, options=options)
         except aiomqtt.MqttError as error:
             log.warning("mqtt.refused", what="subscribe", topic=self._command_filter, why=str(error))
             return
@@ -314,20 +313,30 @@ class MqttSink:
         if (code.value if isinstance(code, ReasonCode) else code) >= REFUSED:
             log.warning("mqtt.refused", what="subscribe", topic=self._command_filter, why=str(code))
 
-    def _down(self) -> None:
+    def _own(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run `work` as long as the session lasts."""
+        task = self._loop.create_task(work)
+        self._side_tasks.add(task)
+        return task
+
+    async def _down(self) -> None:
         """The session is over: what was not acknowledged goes back, in order, before all else."""
         self._pipe = None
+        for task in self._side_tasks:
+            task.cancel()
+        ended = await asyncio.gather(*self._side_tasks, return_exceptions=True)
+        self._side_tasks.clear()
+        self._fetching = self._replaying = None
         kept = [item for item in self._inflight.values() if isinstance(item, Record)]
         queued = [item for item in self._queue if isinstance(item, Record)]
         self._inflight.clear()
         self._dirty.clear()
         self._queue = deque(kept + queued)
         self._denied.clear()
-        for task in (self._fetching, self._replaying):
-            if task is not None:
-                task.cancel()
-        self._fetching = self._replaying = None
         self._idle.set()
+        for outcome in ended:
+            if isinstance(outcome, Exception):
+                raise outcome
 
     # -- the window ---------------------------------------------------------------------------------------------------
 
@@ -352,7 +361,9 @@ class MqttSink:
                 payload = item.payload if item.wall_ns > late_ns else flag_replay(item.payload)
                 packets.append(self._packet(item.topic, payload, packet_id, retain=False))
             elif isinstance(item, Resend):
-                packets.append(self._packet(item.record.topic, flag_replay(item.record.payload), packet_id, retain=False))
+                packets.append(
+                    self._packet(item.record.topic, flag_replay(item.record.payload), packet_id, retain=False)
+                )
             elif isinstance(item, Reply):
                 packets.append(self._packet(item.topic, item.payload, packet_id, retain=False))
             else:
@@ -361,7 +372,7 @@ class MqttSink:
         if packets:
             pipe.write(b"".join(packets))
         elif self._behind and not queue and self._fetching is None:
-            self._fetching = self._loop.create_task(self._fetch())
+            self._fetching = self._own(self._fetch())
         if not queue and not inflight and not self._behind:
             self._idle.set()
 
@@ -483,7 +494,7 @@ def _known(reason: int) -> bool:
 
 
 def _properties(packet: int, **values: int) -> Properties:
-    properties = Properties(packet)
+    properties = Properties(packet)  # type: ignore[no-untyped-call]
     for name, value in values.items():
         setattr(properties, name, value)
     return properties

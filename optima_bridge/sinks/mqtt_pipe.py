@@ -124,9 +124,7 @@ class AckSplitter:
 class AckTap:
     """A socket as paho sees it, whose stream has no PUBACKs in it any more."""
 
-    def __init__(
-        self, sock: socket.socket, on_acks: Callable[[Acks], None], on_error: Callable[[OSError], None]
-    ) -> None:
+    def __init__(self, sock: Any, on_acks: Callable[[Acks], None], on_error: Callable[[OSError], None]) -> None:
         self._sock = sock
         self._on_acks = on_acks
         self._on_error = on_error
@@ -191,19 +189,20 @@ class PublishPipe:
         self.error: OSError | None = None
         create_socket = self._paho._create_socket  # noqa: SLF001
         paho: Any = self._paho
-        paho._create_socket_connection = lambda: sock
-        paho._create_socket = lambda: AckTap(create_socket(), on_acks, self._failed)
-        on_connect, on_disconnect = self._paho.on_connect, self._paho.on_disconnect
+        paho._create_socket_connection = lambda: sock  # noqa: SLF001
+        paho._create_socket = lambda: AckTap(create_socket(), on_acks, self._failed)  # noqa: SLF001
+        on_connect: Any = self._paho.on_connect
+        on_disconnect: Any = self._paho.on_disconnect
 
         def connected(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
             self.session_present = bool(flags.session_present)
             self.receive_maximum = getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
-            on_connect(client, userdata, flags, reason, properties)  # type: ignore[misc]
+            on_connect(client, userdata, flags, reason, properties)
 
         def disconnected(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
             if flags.is_disconnect_packet_from_server:
                 self.disconnect_reason = str(reason)
-            on_disconnect(client, userdata, flags, reason, properties)  # type: ignore[misc]
+            on_disconnect(client, userdata, flags, reason, properties)
 
         self._paho.on_connect = connected
         self._paho.on_disconnect = disconnected
