@@ -7,7 +7,7 @@
     x  XOR of the 5 bytes as 2 hexadecimal characters: the XOR over all 6 bytes is 0
 
 One decoder reads both, so a frame of the other layout is understood too. The XOR notices every single wrong character,
-and lets 3 % of double faults through: what unlocks something should ask for two equal frames.
+lets 3 % of double faults through and is blind to the order of bytes: what unlocks something should ask for two equal frames.
 Sources: ID-Innovations "ID-2LA, ID-12LA, ID-20LA" data sheet (2013), Seeed "RDM6300" data sheet.
 """
 
