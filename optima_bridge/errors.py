@@ -8,8 +8,11 @@
     ├── LinkError              LinkNotFound, LinkBusy, LinkPermission, LinkLost, LinkTimeout
     ├── ProtocolError          RemoteProtocolError → FrameError → ChecksumError, FrameTooLong
     ├── DeviceError            the device understood and refused, or reports a fault of its own
-    ├── JournalError           the journal's disk is full or its file is damaged
+    ├── JournalError           the journal's disk is full; JournalDamaged: its file was damaged, what was readable is saved
     ├── SinkError              BrokerUnavailable, BrokerRefused
+    ├── ApiError               the control API cannot have its socket
+    ├── Busy                   all places are taken at the moment (rc 6)
+    ├── TimedOut               what was waited for did not come (rc 7)
     ├── DaemonUnavailable      no daemon answers on the socket (rc 8)
     └── AccessDenied           the caller's role does not allow it (rc 4)
 
@@ -229,6 +232,19 @@ class JournalError(BridgeError):
     default_next_step = "make room on the disk that holds the state directory; the daemon goes on by itself"
 
 
+class JournalDamaged(JournalError):
+    """The journal's file was damaged; its readable records are in a new file, the old one was put aside.
+
+    ``data``: ``salvaged`` records, ``missing`` sequence numbers between them, path of the ``quarantine``. Example: the power
+    failed on a disk that confirms writes too early.
+    """
+
+    code = "E-JOURNAL-DAMAGED"
+    retryable = False
+    default_cause = "a failing disk, or one that confirms writes before they are safe"
+    default_next_step = "check the disk: sudo dmesg | grep -i error"
+
+
 class SinkError(BridgeError):
     """Events cannot be delivered at the moment; they are kept in the journal."""
 
@@ -254,6 +270,35 @@ class BrokerRefused(SinkError):
     exit_status = 4
     default_cause = "user name, password, certificate or access list of the broker"
     default_next_step = "give the bridge write access to its topics in the broker's access list"
+
+
+class ApiError(BridgeError):
+    """The control API cannot have its socket; events flow all the same. Example: a second daemon serves on that path."""
+
+    code = "E-API"
+    exit_status = 6
+    default_cause = "a second daemon, or a directory that the service user may not write"
+    default_next_step = "see what is there: ls -l the path of [api] socket; then restart the service"
+
+
+class Busy(BridgeError):
+    """All places are taken at the moment. Example: as many `bridge monitor` as the daemon serves at once."""
+
+    code = "E-BUSY"
+    exit_status = 6
+    retryable = True
+    default_cause = "others use it at the moment"
+    default_next_step = "try again when they have finished"
+
+
+class TimedOut(BridgeError, TimeoutError):
+    """What was waited for did not come in time. Example: ``bridge devices wait front --for 5``."""
+
+    code = "E-TIMEOUT"
+    exit_status = 7
+    retryable = True
+    default_cause = "it takes longer, or it will not happen"
+    default_next_step = "see what is missing: bridge status"
 
 
 class DaemonUnavailable(BridgeError):
