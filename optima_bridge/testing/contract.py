@@ -125,7 +125,7 @@ class DriverContract:
             events = await bench.one_event()
             bench.peer.unplug()
             with pytest.raises(LinkError):
-                await anext(events)
+                await anext(events, None)
             await bench.driver.stop()
             await bench.driver.stop()
 

@@ -37,7 +37,7 @@ TEXTS: list[tuple[str, Message]] = [
     ("CTRL BUSY", Controller("busy")),
     ("CTRL PENDING", Controller("pending-transaction")),
     ("CTRL ERROR 42", Controller("error", "42")),
-    ("ID loopback b-17 1.0", Identity("loopback", "b-17", "1.0")),
+    ("ID loopback KL-17 1.0", Identity("loopback", "KL-17", "1.0")),
     ("?", Query()),
 ]
 MESSAGES: list[Message] = [message for _, message in TEXTS]
@@ -80,7 +80,7 @@ def of(characters: str, low: int, high: int) -> st.SearchStrategy[str]:
     return st.text(characters, min_size=low, max_size=high)
 
 
-WORD = of("abc019._-", 1, 12)
+WORD = of("ACKLOUTabc019._-", 1, 12)
 
 
 @given(
@@ -88,7 +88,7 @@ WORD = of("abc019._-", 1, 12)
         of("0123456789ABCDEF", 16, 16).map(KeyIn),
         of("0123456789ABCDEF", 10, 10).map(Card),
         of("0123456789", 1, 4).map(lambda code: Controller("error", code)),
-        st.builds(Identity, WORD, WORD, WORD),
+        st.builds(Identity, WORD, WORD, of("abc019._-", 1, 12)),
     )
 )
 def test_every_flipped_bit_is_refused_whatever_the_fields_hold(message: Message) -> None:
@@ -153,6 +153,7 @@ def test_a_flood_without_end_is_not_kept() -> None:
         Controller("READY"),
         Identity("two words", "0", "1"),
         Identity("", "0", "1"),
+        Identity("a", "BLOCK", "3"),
     ],
     ids=repr,
 )

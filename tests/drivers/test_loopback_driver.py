@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ async def test_what_is_found_at_start_is_observed_and_a_key_is_granted() -> None
     simulator.key_in(ROM)
     simulator.lock(1)
     simulator.seal(is_open=True)
-    simulator.controller("error", "42")
+    simulator.controller("ERROR", "42")
     driver, _ = make(simulator)
     await driver.start()
     assert await take(driver.events(), 4) == [
@@ -82,10 +83,10 @@ async def test_each_change_is_one_event_however_often_it_is_said() -> None:
         simulator.lock(position)
     for is_open in (True, True, False):
         simulator.seal(is_open)
-    for status in ("ready", "busy", "busy", "pending-transaction"):
-        simulator.controller(status)
-    simulator.controller("error", "1")
-    simulator.controller("error", "2")
+    for word in ("READY", "BUSY", "BUSY", "PENDING"):
+        simulator.controller(word)
+    simulator.controller("ERROR", "1")
+    simulator.controller("ERROR", "2")
     assert await take(events, 11) == [
         change(Subject.KEYLOCK, "turned", {"position": "locked", "position_code": 1}),
         change(Subject.KEYLOCK, "turned", {"position": "between", "position_code": 0}),
@@ -170,3 +171,13 @@ async def test_it_works_over_a_real_tty() -> None:
         assert inserted.identifier == ROM
         await driver.stop()
         link.close()
+
+
+def test_the_simulator_refuses_what_its_protocol_cannot_say_and_stays_as_it_was() -> None:
+    simulator = LoopbackSimulator()
+    simulator.controller("READY")
+    answer = simulator.receive(encode(Query()))
+    for refused in (partial(simulator.controller, "LOST"), partial(simulator.key_in, "1"), partial(simulator.lock, 4)):
+        with pytest.raises(ValueError, match="is not a loopback message"):
+            refused()
+    assert simulator.receive(encode(Query())) == answer

@@ -15,7 +15,7 @@
     LOCK 3                    UnifiedPOS position 1 LOCK, 2 NORM, 3 SUPR; 0 between two
     SEAL OPEN | CLOSED
     CTRL READY | BUSY | PENDING | ERROR code            code: 1 … 4 digits
-    ID model serial firmware  each 1 … 12 of [a-z0-9._-]
+    ID model serial firmware  1 … 12 of [AC-Za-z0-9._-] each, firmware of [a-z0-9._-]
 
 The device answers `?` by one message for each state it has, then `ID`: what comes later has happened since.
 
@@ -97,7 +97,7 @@ _GRAMMAR = re.compile(
     r"|SEAL (?P<seal>OPEN|CLOSED)"
     r"|CTRL (?P<status>READY|BUSY|PENDING)"
     r"|CTRL ERROR (?P<error>[0-9]{1,4})"
-    r"|ID (?P<model>[a-z0-9._-]{1,12}) (?P<serial>[a-z0-9._-]{1,12}) (?P<firmware>[a-z0-9._-]{1,12})"
+    r"|ID (?P<model>[AC-Za-z0-9._-]{1,12}) (?P<serial>[AC-Za-z0-9._-]{1,12}) (?P<firmware>[a-z0-9._-]{1,12})"
     r"|(?P<query>\?)"
 )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from optima_drivers.loopback.codec import (
+    CONTROLLER_STATUS,
     Card,
     Controller,
     Decoder,
@@ -65,9 +66,9 @@ class LoopbackSimulator:
         """Open or close the seal switch."""
         self._tell("seal", Seal(is_open))
 
-    def controller(self, status: str, code: str = "") -> None:
-        """Let the controller report ``ready``, ``busy``, ``pending-transaction``, or ``error`` with a `code` of digits."""
-        self._tell("controller", Controller(status, code))
+    def controller(self, word: str, code: str = "") -> None:
+        """Let the controller report ``READY``, ``BUSY``, ``PENDING``, or ``ERROR`` with a `code` of digits."""
+        self._tell("controller", Controller(CONTROLLER_STATUS.get(word, ""), code))
 
     def _tell(self, what: str, message: Message) -> None:
         frame = encode(message)  # refuses what the protocol cannot say, before it becomes a state
