@@ -8,44 +8,35 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO
 
 import structlog
 
 LogFormat = Literal["auto", "console", "json", "journal"]
 
-EVENTS = frozenset(
-    {
-        "api.closed",
-        "api.denied",
-        "api.failed",
-        "api.opened",
-        "audit.requested",
-        "command.rejected",
-        "command.taken",
-        "config.warned",
-        "device.failed",
-        "device.identified",
-        "journal.failed",
-        "journal.opened",
-        "journal.recovered",
-        "library.said",
-        "link.lost",
-        "link.opened",
-        "link.refused",
-        "loss.recorded",
-        "mqtt.connected",
-        "mqtt.denied",
-        "mqtt.lost",
-        "mqtt.refused",
-        "mqtt.replayed",
-        "service.ready",
-        "service.started",
-        "service.stopped",
-    }
-)
-"""Every event name of the project; tests/unit/test_log.py compares the source with it."""
+EVENTS: Mapping[str, str] = {
+    "api.failed": "the control socket cannot be served; events flow all the same",
+    "command.rejected": "a request over MQTT was refused; `code` says why",
+    "command.taken": "a request over MQTT was carried out",
+    "device.failed": "a bug in a driver; the device is opened again, the daemon goes on",
+    "journal.failed": "events cannot be written to disk; they are published all the same and kept in memory",
+    "journal.recovered": "the journal writes again",
+    "library.said": "a warning of a library that the daemon uses",
+    "link.lost": "a device that worked is gone; what it last said is not known any more",
+    "link.opened": "a device answers",
+    "link.refused": "a device cannot be opened; it is tried again for ever",
+    "loss.recorded": "events were given up undelivered; `first` and `last` say which",
+    "mqtt.connected": "the broker accepted the session",
+    "mqtt.denied": "the broker takes messages, but not on this topic",
+    "mqtt.lost": "the session with the broker broke; events wait in the journal",
+    "mqtt.refused": "there is no session with the broker, or it lacks a right; `why` says more",
+    "mqtt.replayed": "a replay that somebody asked for has been sent",
+    "service.ready": "devices, MQTT and the control socket are being served",
+    "service.started": "the daemon begins; `epoch` is the new one",
+    "service.stopped": "the daemon has ended and everything is on disk",
+}
+"""Every event name of the project and what it means; docs/reference/logging.md shows it, tests compare the source."""
 
 MAX_TEXT = 300
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -68,7 +59,7 @@ def clean(text: str) -> str:
 def _clean_values(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if isinstance(value, bytes):
-            event[key] = value[:MAX_TEXT // 3].hex(" ")
+            event[key] = value[: MAX_TEXT // 3].hex(" ")
         elif isinstance(value, str):
             event[key] = clean(value)
     return event
@@ -77,9 +68,11 @@ def _clean_values(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMa
 def _journal_line(_: Any, level: str, event: MutableMapping[str, Any]) -> str:
     """systemd's journal: the level as a prefix, no time (the journal has its own), no colour."""
     event.pop("level", None)
+    trace = event.pop("exception", "")
     name = event.pop("event")
     facts = " ".join(f"{key}={_value(value)}" for key, value in event.items())
-    return f"<{_PRIORITIES.get(level, 6)}>{name} {facts}".rstrip()
+    lines = [f"{name} {facts}".rstrip(), *map(clean, trace.splitlines())]
+    return "\n".join(f"<{_PRIORITIES.get(level, 6)}>{line}" for line in lines)
 
 
 def _value(value: object) -> str:
@@ -98,24 +91,37 @@ class _Forward(logging.Handler):
         (logger.error if record.levelno >= logging.ERROR else logger.warning)("library.said", text=text)
 
 
+def _is_journal(out: TextIO) -> bool:
+    """Whether `out` ends in systemd's journal (systemd.exec(5), JOURNAL_STREAM): children inherit the variable, not the stream."""
+    try:
+        status = os.fstat(out.fileno())
+    except (OSError, ValueError):  # no descriptor at all: a test's stream
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
 def configure(level: str = "info", log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:
     """Set up logging for this process, to standard error.
 
-    ``auto``: ``journal`` under systemd, else ``console`` (coloured only on a terminal).
+    ``auto``: ``journal`` where systemd reads it, ``console`` on a terminal (coloured), else ``json``.
     """
     out = stream or sys.stderr
     if log_format == "auto":
-        log_format = "journal" if os.environ.get("JOURNAL_STREAM") else "console"
+        log_format = "journal" if _is_journal(out) else "console" if out.isatty() else "json"
     render: structlog.typing.Processor
     shared: list[structlog.typing.Processor] = [_clean_values, structlog.processors.add_log_level]
     if log_format == "json":
-        shared.append(structlog.processors.TimeStamper("iso", utc=True))
-        render = structlog.processors.JSONRenderer()
+        shared += [structlog.processors.TimeStamper("iso", utc=True), structlog.processors.format_exc_info]
+        render = structlog.processors.JSONRenderer(ensure_ascii=False)
     elif log_format == "journal":
+        shared.append(structlog.processors.format_exc_info)
         render = _journal_line
     else:
         shared.append(structlog.processors.TimeStamper("%Y-%m-%dT%H:%M:%S.%fZ", utc=True))
-        render = structlog.dev.ConsoleRenderer(colors=out.isatty() and not os.environ.get("NO_COLOR"))
+        render = structlog.dev.ConsoleRenderer(
+            colors=out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+            exception_formatter=structlog.dev.plain_traceback,  # the default one is coloured even in a file
+        )
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -124,5 +130,3 @@ def configure(level: str = "info", log_format: LogFormat = "auto", stream: TextI
     )
     root = logging.getLogger()
     root.handlers[:] = [_Forward(level=logging.WARNING)]
-
-
