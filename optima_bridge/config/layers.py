@@ -45,8 +45,8 @@ class ConfigPaths(NamedTuple):
         return cls(main=FilePath(file), dropins=FilePath(file).parent / "conf.d", required=True)
 
     def files(self) -> list[FilePath]:
-        """The files to read, in order; those that are optional exist."""
-        main = [self.main] if self.required or self.main.exists() else []
+        """The files to read, in order; what exists and may not be looked at is among them, to be complained about."""
+        main = [self.main] if self.required or _may_exist(self.main) else []
         return [*_toml_files(self.vendor), *main, *_toml_files(self.dropins)]
 
 
@@ -220,4 +220,16 @@ def _nested(steps: list[str], value: object) -> Tree:
 
 
 def _toml_files(directory: FilePath) -> list[FilePath]:
-    return sorted(file for file in directory.glob("*.toml") if not file.name.startswith("."))
+    try:
+        return sorted(file for file in directory.iterdir() if file.suffix == ".toml" and not file.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError:
+        return [directory]
+
+
+def _may_exist(file: FilePath) -> bool:
+    try:
+        return file.exists()
+    except PermissionError:
+        return True

@@ -70,7 +70,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     def sort_key(self) -> tuple[bool, str, int, int, str]:
         """Files by name and place, then the environment, then the command line."""
         source, line, column = self.origin
-        return not source.startswith(("/", ".")), source, line or 0, column or 0, self.path
+        return source.startswith(("env ", "command line")), source, line or 0, column or 0, self.path
 
 
 def dotted(path: Path) -> str:

@@ -66,6 +66,21 @@ def test_check_of_a_bad_file_prints_every_error_and_returns_13(file: Path) -> No
     assert result.exit_code == 13
 
 
+def test_a_relative_file_is_named_as_it_was_typed_and_before_the_environment(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.rename(file.parent / "x.toml")
+    (file.parent / "x.toml").write_text("[store]\n")
+    monkeypatch.chdir(file.parent)
+
+    result = bridge_config("check", "x.toml", env={"OPTIMA_BRIDGE__MQTT__PORT": "99999"})
+
+    assert [line.split(": ")[0] for line in result.stdout.splitlines()[:2]] == [
+        "x.toml:1:2",
+        "env OPTIMA_BRIDGE__MQTT__PORT",
+    ]
+
+
 def test_check_speaks_json(file: Path) -> None:
     good = bridge_config("check", "--json", file)
     file.write_text("[store]\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,27 @@ def test_all_files_and_variables_are_checked_although_one_has_no_toml_in_it(tmp_
 
 def test_a_file_that_was_asked_for_has_to_exist(tmp_path: Path) -> None:
     assert lines_of(tmp_path / "absent.toml") == ["absent.toml: cannot be read: no such file or directory"]
+
+
+def test_files_that_may_not_be_read_are_errors_and_not_just_absent(tmp_path: Path) -> None:
+    (tmp_path / "etc" / "conf.d").mkdir(parents=True)
+    (tmp_path / "etc" / "config.toml").write_text(GOOD)
+    paths = ConfigPaths(tmp_path / "vendor", tmp_path / "etc" / "config.toml", tmp_path / "etc" / "conf.d")
+    load(paths, {})  # imports what it needs while everything can be read
+    (tmp_path / "etc").chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may read everything
+    try:
+        with pytest.raises(ConfigError) as caught:
+            load(paths, {})
+    finally:
+        os.seteuid(user)
+        (tmp_path / "etc").chmod(0o700)
+
+    denied = [line for line in str(caught.value).splitlines() if line.endswith(": cannot be read: permission denied")]
+    assert f"{paths.main}: cannot be read: permission denied" in denied
+    assert f"{paths.dropins}: cannot be read: permission denied" in denied
 
 
 def test_without_any_file_the_main_one_is_where_to_write_the_missing_key(tmp_path: Path) -> None:
