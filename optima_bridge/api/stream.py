@@ -1,0 +1,163 @@
+"""The live stream: the present state, then past events, then new ones, without a gap or a double; NDJSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from optima_bridge.errors import BridgeError, Busy, DaemonUnavailable, TimedOut
+from optima_bridge.journal import Position
+from optima_bridge.model import Record
+from optima_bridge.service import Service
+
+MAX_STREAMS = 32
+MAX_WAITING = 1000  # records; 450 KB
+PAGE_RECORDS = 500
+
+Wanted = Callable[[Record], bool]
+
+
+class Subscription:
+    """New records that one client has yet to take.
+
+    Attributes:
+        ended: why there will be no more, once that is known.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.ended: BridgeError | None = None
+        self._wanted = wanted
+        self._waiting: deque[Record] = deque()
+        self._changed = asyncio.Event()
+
+    def take(self, record: Record) -> None:
+        """Keep `record` for the client; a client that leaves too many lying is given up."""
+        if self.ended is None and self._wanted(record):
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting.append(record)
+            else:
+                self.ended = too_slow()
+            self._changed.set()
+
+    def end(self, error: BridgeError) -> None:
+        """There will be no more, for this reason."""
+        self.ended = self.ended or error
+        self._changed.set()
+
+    def restart(self) -> None:
+        """Forget what waits: the journal has it."""
+        self._waiting.clear()
+        if isinstance(self.ended, TimedOut):
+            self.ended = None
+
+    async def batch(self) -> list[Record]:
+        """All that waits, as soon as there is something.
+
+        Raises:
+            BridgeError: `ended`, after everything before it was taken.
+        """
+        while not self._waiting:
+            if self.ended is not None:
+                raise self.ended
+            self._changed.clear()
+            await self._changed.wait()
+        records = list(self._waiting)
+        self._waiting.clear()
+        return records
+
+
+class Streams:
+    """The open streams of one daemon."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._open: set[Subscription] = set()
+
+    @contextmanager
+    def subscribe(self, wanted: Wanted) -> Iterator[Subscription]:
+        """Collect new records while the block runs.
+
+        Raises:
+            Busy: there are MAX_STREAMS already.
+        """
+        if len(self._open) >= MAX_STREAMS:
+            raise Busy(f"{MAX_STREAMS} clients watch events already", next_step="end one of them: ps -C bridge")
+        subscription = Subscription(wanted)
+        stop_listening = self._service.listen(subscription.take)
+        self._open.add(subscription)
+        try:
+            yield subscription
+        finally:
+            stop_listening()
+            self._open.discard(subscription)
+
+    def end(self) -> None:
+        """The daemon stops: let every client know."""
+        for subscription in self._open:
+            subscription.end(DaemonUnavailable("the daemon is stopping", cause="the service was told to stop"))
+
+
+async def lines(
+    service: Service, subscription: Subscription, wanted: Wanted, after: Position | None, snapshot: bool
+) -> AsyncGenerator[bytes, None]:
+    """What the client gets: a snapshot, the journal's records behind `after`, then new ones; ends by an error only.
+
+    Args:
+        after: None: new records only.
+
+    Raises:
+        BridgeError: the client is too slow, the daemon stops, the journal cannot be read.
+    """
+    subscription.restart()
+    if snapshot:
+        yield _snapshot(service)
+    while after is not None:
+        # A read sees everything appended before the call, so an empty one means: what comes next, and only that, is in
+        # the subscription.
+        subscription.restart()
+        page = await service.journal.read(after, PAGE_RECORDS)
+        if not page:
+            break
+        after = page[-1].position
+        yield _lines(record for record in page if wanted(record))
+    while True:
+        yield _lines(await subscription.batch())
+
+
+def result_line(error: BridgeError) -> bytes:
+    """The last line of a stream: why it ends."""
+    return (
+        msgspec.json.encode({"type": "result", "ok": False, "rc": error.exit_status, "error": error.document()}) + b"\n"
+    )
+
+
+def too_slow() -> TimedOut:
+    """The client left more lying than is kept for it."""
+    return TimedOut(
+        f"more than {MAX_WAITING} events wait for this client",
+        cause="it reads too slowly, or was stopped",
+        next_step="go on behind the last event that came: since=EPOCH:SEQ",
+    )
+
+
+def _snapshot(service: Service) -> bytes:
+    epoch, seq = service.journal.head
+    document = {
+        "type": "snapshot",
+        "schema": "optima.events/1",
+        "epoch": epoch,
+        "seq": seq,
+        "devices": list(service.devices()),
+    }
+    return msgspec.json.encode(document) + b"\n"
+
+
+def _lines(records: Iterable[Record]) -> bytes:
+    """One line a record; the payload, JSON already, goes in as it was published."""
+    return b"".join(
+        b'{"type":"event","topic":"%b","event":%b}\n' % (record.topic.encode(), record.payload) for record in records
+    )
