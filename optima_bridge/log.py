@@ -13,6 +13,8 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
+from optima_bridge.text import printable
+
 LogFormat = Literal["auto", "console", "json", "journal"]
 
 EVENTS: Mapping[str, str] = {
@@ -51,8 +53,7 @@ def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
 
 def clean(text: str) -> str:
     """`text` fit for one log line: control and other unprintable characters escaped, cut at MAX_TEXT characters."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = printable(text)
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
