@@ -35,12 +35,12 @@ Family = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{2}$", to_upper=
 class Ds2480bSettings(DriverSettings):
     """Configuration keys of a ``ds2480b`` device."""
 
-    poll_interval_ms: int = Field(100, ge=20, le=1000, description="pause between two polls, in milliseconds")
+    poll_interval_ms: int = Field(default=100, ge=20, le=1000, description="pause between two polls, in milliseconds")
     misses_to_remove: int = Field(
-        3, ge=1, le=10, description="polls in a row without the key after which it counts as removed"
+        default=3, ge=1, le=10, description="polls in a row without the key after which it counts as removed"
     )
     ignore_families: list[Family] = Field(
-        ["09", "89", "81"],
+        default=["09", "89", "81"],
         description="families of chips that are no keys, two hex digits each; the default are ID chips in adapters",
     )
 

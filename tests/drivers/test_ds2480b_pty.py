@@ -1,0 +1,117 @@
+"""The DS2480B driver and its simulator over a real pty, in real time; the pty server itself."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from optima_bridge.errors import LinkLost, LinkNotFound, LinkTimeout
+from optima_bridge.link import open_link
+from optima_bridge.link.ptys import MAX_WAITING_BYTES, PtyServer
+from optima_bridge.model import Event
+from optima_drivers.ds2480b import Ds2480bDriver
+from optima_drivers.ds2480b.driver import Ds2480bSettings
+from optima_drivers.ds2480b.simulator import Ds2480bSimulator, simulator_on_pty
+
+A = "017856341200004E"
+FORMAT = Ds2480bDriver.info.serial_format
+LIMIT_S = 20.0  # only a hang takes as long
+
+
+@pytest.mark.parametrize("baud", [None, 9600])
+async def test_a_key_comes_and_goes_over_a_pty(baud: int | None) -> None:
+    simulator = Ds2480bSimulator()
+    async with asyncio.timeout(LIMIT_S), simulator_on_pty(simulator, baud=baud) as path:
+        link = await open_link(path, FORMAT)
+        driver = Ds2480bDriver(link, Ds2480bSettings(poll_interval_ms=20))
+        assert (await driver.start()).model == "DS2480B"
+        simulator.put(A)
+        actions = []
+        async with aclosing(driver.events()) as events:
+            async for event in events:
+                if isinstance(event, Event):
+                    assert event.identifier == A
+                    actions.append(event.action)
+                    if event.action == "inserted":
+                        simulator.lift()
+                    if event.action == "removed":
+                        break
+        assert actions == ["inserted", "suspect", "removed"]
+        await driver.stop()
+        link.close()
+
+
+async def test_an_unplugged_adapter_ends_the_events_and_is_usable_again_under_its_path(tmp_path: Path) -> None:
+    simulator = Ds2480bSimulator()
+    async with asyncio.timeout(LIMIT_S), PtyServer(simulator, symlink=tmp_path / "usb-DS9097U") as adapter:
+        for _ in range(2):
+            link = await open_link(adapter.path, FORMAT)
+            driver = Ds2480bDriver(link, Ds2480bSettings())
+            await driver.start()
+            async with aclosing(driver.events()) as events:
+                await anext(events)
+                adapter.unplug()
+                with pytest.raises(LinkLost):
+                    async for _ in events:
+                        pass
+            await driver.stop()
+            link.close()
+            with pytest.raises(LinkNotFound):
+                await open_link(adapter.path, FORMAT)
+            simulator.break_()
+            adapter.replug()
+
+
+async def test_a_dead_adapter_times_out() -> None:
+    simulator = Ds2480bSimulator()
+    simulator.faults.dead = True
+    async with asyncio.timeout(LIMIT_S), simulator_on_pty(simulator) as path:
+        link = await open_link(path, FORMAT)
+        with pytest.raises(LinkTimeout):
+            await Ds2480bDriver(link, Ds2480bSettings()).start()
+        link.close()
+
+
+class Echo:
+    def receive(self, data: bytes) -> bytes:
+        return data
+
+
+@pytest.mark.parametrize("baud", [None, 115200])
+async def test_a_pty_server_carries_every_byte_both_ways(baud: int | None) -> None:
+    sent = bytes(range(256)) * 2
+    async with asyncio.timeout(LIMIT_S), PtyServer(Echo(), baud=baud) as server:
+        link = await open_link(server.path, FORMAT)
+        await link.write(sent)
+        received = b""
+        while len(received) < len(sent):
+            received += await link.read(LIMIT_S)
+        assert received == sent
+        link.close()
+
+
+async def test_a_pty_server_keeps_what_a_slow_client_reads_late_and_counts_what_it_loses() -> None:
+    surplus = 1000
+    async with asyncio.timeout(LIMIT_S), PtyServer(Echo()) as server:
+        link = await open_link(server.path, FORMAT)
+        server.send(b"x" * (MAX_WAITING_BYTES + surplus))
+        received = 0
+        while received < MAX_WAITING_BYTES:
+            received += len(await link.read(LIMIT_S))
+        assert (received, server.lost_bytes) == (MAX_WAITING_BYTES, surplus)
+        link.close()
+
+
+async def test_a_pty_server_is_safe_to_unplug_and_replug_twice() -> None:
+    async with PtyServer(Echo()) as server:
+        server.replug()
+        server.unplug()
+        server.unplug()
+        server.send(b"nobody is there")
+        assert not server.plugged
+        server.replug()
+        assert server.plugged
+    assert not server.plugged
