@@ -13,7 +13,7 @@ from optima_drivers.ds2480b import codec
 from optima_drivers.ds2480b.codec import Bus
 from optima_drivers.ds2480b.onewire import Rom
 
-ANSWER_TIMEOUT_S = 0.05  # silence; a reset answers within 3.2 ms, a search byte every 2 ms, USB adds up to 16 ms
+ANSWER_TIMEOUT_S = 0.1  # silence; a reset takes 3 ms, a search byte 2 ms, USB up to 16 ms, a busy PC some more
 SETTLE_S = 0.02  # the chip wants 2 ms after a break and 4 ms after calibration; FTDI holds a byte back for 16 ms
 DETECT_TRIES = 3
 MAX_CHIPS = 8  # passes of one search; more chips than that are not news: two keys are already ambiguous
