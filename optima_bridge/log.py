@@ -18,9 +18,14 @@ from optima_bridge.text import printable
 LogFormat = Literal["auto", "console", "json", "journal"]
 
 EVENTS: Mapping[str, str] = {
+    "api.closed": "the control socket is closed, the daemon is ending",
+    "api.denied": "somebody asked for what their Unix groups do not allow; `uid` and `pid` say who",
     "api.failed": "the control socket cannot be served; events flow all the same",
+    "api.opened": "the control socket takes clients",
+    "audit.requested": "somebody who may asked for a change over the control socket; `uid` and `pid` say who",
     "command.rejected": "a request over MQTT was refused; `code` says why",
     "command.taken": "a request over MQTT was carried out",
+    "config.warned": "something in the configuration is legal but unwise",
     "device.failed": "a bug in a driver; the device is opened again, the daemon goes on",
     "journal.failed": "events cannot be written to disk; they are published all the same and kept in memory",
     "journal.recovered": "the journal writes again",

@@ -16,10 +16,11 @@ from optima_bridge.api.guard import Route
 from optima_bridge.api.peers import Role
 from optima_bridge.api.since import position_since
 from optima_bridge.api.stream import Streams, Wanted, lines, result_line, too_slow
+from optima_bridge.api.words import EVENT_TYPES
 from optima_bridge.config.model import effective
 from optima_bridge.driver import CONTRACT
 from optima_bridge.errors import BridgeError, UsageError
-from optima_bridge.model import Record, Subject
+from optima_bridge.model import Record
 from optima_bridge.service import Service
 from optima_bridge.topics import BRIDGE
 
@@ -112,8 +113,8 @@ async def events(request: web.Request) -> web.StreamResponse:
 def _wanted(service: Service, types: str, devices: str) -> Wanted:
     """The filter on records that the comma-separated lists describe; an empty list lets everything through."""
     subjects, names = set(filter(None, types.split(","))), set(filter(None, devices.split(",")))
-    if unknown := subjects - {subject.value for subject in Subject}:
-        raise UsageError(f"no event type {min(unknown)[:40]!r}; there are: {', '.join(Subject)}")
+    if unknown := subjects.difference(EVENT_TYPES):
+        raise UsageError(f"no event type {min(unknown)[:40]!r}; there are: {', '.join(EVENT_TYPES)}")
     for name in names - {BRIDGE}:
         service.device(name)  # raises NotFound
 

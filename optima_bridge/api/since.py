@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 
+from optima_bridge.api.words import SINCE, SINCE_FORMS
 from optima_bridge.errors import UsageError
 from optima_bridge.journal import BEGINNING, Journal, Position
 
 UNIT_NS = {unit: seconds * 1_000_000_000 for unit, seconds in {"s": 1, "m": 60, "h": 3600, "d": 86400}.items()}
-SINCE = re.compile(r"(?:(?P<epoch>\d{1,12}):)?(?P<seq>\d{1,15})|(?P<age>\d{1,9})(?P<unit>[smhd])", re.ASCII)
 LAST_SEQ = 1 << 50
 
 
@@ -23,7 +22,7 @@ async def position_since(text: str, journal: Journal, wall_now_ns: int) -> Posit
     """
     found = SINCE.fullmatch(text)
     if found is None:
-        raise UsageError(f"since={text[:40]!r} is neither EPOCH:SEQ nor SEQ nor an age such as 90s, 10m, 2h, 7d")
+        raise UsageError(f"since={text[:40]!r} is neither {SINCE_FORMS}")
     if found["unit"]:
         return await _position_at(journal, wall_now_ns - int(found["age"]) * UNIT_NS[found["unit"]])
     return int(found["epoch"] or journal.epoch), int(found["seq"])

@@ -1,0 +1,76 @@
+"""``bridge drivers``: what is installed. Needs no daemon, opens nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from optima_bridge import registry
+from optima_bridge.cli.options import Settings
+from optima_bridge.cli.render import flat, table
+from optima_bridge.errors import DriverError
+
+
+@click.group()
+def drivers() -> None:
+    """List and describe the installed drivers.
+
+    \b
+      bridge drivers list
+      bridge drivers show ds2480b
+    """
+
+
+@drivers.command("list")
+@click.pass_obj
+def list_(settings: Settings) -> None:
+    """List the installed drivers."""
+    found = []
+    for name in registry.installed():
+        try:
+            found.append(describe(name))
+        except DriverError as error:  # one broken package must not hide the others
+            found.append({"name": name, "maturity": "broken", "capabilities": [], "summary": error.what})
+    if settings.json:
+        settings.print_json({"schema": "optima.drivers/1", "drivers": found})
+    else:
+        rows = [[it["name"], it["maturity"], ",".join(it["capabilities"]), it["summary"]] for it in found]
+        table(settings, ("DRIVER", "MATURITY", "CAPABILITIES", "SUMMARY"), rows)
+
+
+@drivers.command()
+@click.argument("name")
+@click.pass_obj
+def show(settings: Settings, name: str) -> None:
+    """Show one driver and the configuration keys that it takes."""
+    document = describe(name)
+    settings_model = registry.load(name).Settings
+    document["settings"] = {
+        key: {"default": None if field.is_required() else field.default, "description": field.description or ""}
+        for key, field in settings_model.model_fields.items()
+    }
+    if settings.json:
+        settings.print_json({"schema": "optima.driver/1", **document})
+    else:
+        table(settings, ("FACT", "VALUE"), flat(document))
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What a driver says about itself.
+
+    Raises:
+        DriverError: it is not installed, cannot be imported, or was made for another version.
+    """
+    info = registry.load(name).info
+    return {
+        "name": info.name,
+        "summary": info.summary,
+        "maturity": str(info.maturity),
+        "capabilities": sorted(map(str, info.capabilities)),
+        "schemes": sorted(info.schemes),
+        "integrity": info.integrity,
+        "spec": info.spec,
+        "reports_removal": info.reports_removal,
+        "usb_ids": [f"{vendor:04x}:{product:04x}" for vendor, product in info.usb_ids],
+    }
