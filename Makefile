@@ -12,14 +12,15 @@ SHELL := /bin/bash
 BIN   := $(VENV)/bin
 UV    := $(or $(shell command -v uv),.tools/bin/uv)
 # One stamp per Python version: another PYTHON makes the environment anew, the same one does nothing.
-STAMP := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+WHICH := import sys; print("%d.%d" % sys.version_info[:2])
+STAMP := $(VENV)/.ready-$(shell $(PYTHON) -c '$(WHICH)' 2>/dev/null)
 
 # Never fetch an interpreter: with no network that is a long wait and an unclear error.
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check format lint types imports coverage wheel lock clean
+.PHONY: help demo test check docs format lint types imports coverage wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -47,6 +48,9 @@ coverage: $(STAMP)  ## all tests with branch coverage; the threshold is in pypro
 	@$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage combine --quiet 2>/dev/null; $(BIN)/coverage report
 
+docs: $(STAMP)  ## rewrite the tables in docs/reference that are made from the source
+	@$(BIN)/python docs/tables.py
+
 format: $(STAMP)  ## rewrite the source as ruff wants it
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -71,7 +75,8 @@ clean:  ## remove everything that make brought here
 $(STAMP): requirements-dev.lock pyproject.toml | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
 	  "optima-bridge needs Python 3.11 or newer, and $(PYTHON) is %d.%d: name another one, make PYTHON=/full/path/python3.12" % sys.version_info[:2])'
-	@[ -x $(BIN)/python ] && [ -e $@ ] || $(UV) venv --quiet --clear --python "$$(command -v $(PYTHON))" $(VENV)
+	@[ "$$($(BIN)/python -c '$(WHICH)' 2>/dev/null)" = "$(patsubst $(VENV)/.ready-%,%,$@)" ] || \
+	  $(UV) venv --quiet --clear --python "$$(command -v $(PYTHON))" $(VENV)
 	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --only-binary :all: requirements-dev.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
