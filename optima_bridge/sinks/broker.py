@@ -61,6 +61,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def cut_short(error: SinkError, settings: BrokerSettings) -> SinkError:
+    """What it means that sessions end as soon as they begin."""
+    return BrokerRefused(
+        f"sessions at {settings.host}:{settings.port} end as soon as they begin: {error.what}",
+        cause=f"a second program connects with the client id {settings.client_id!r}",
+        next_step="stop the second daemon, or give this one its own [store] node",
+    )
+
+
 def explain(error: Exception, settings: BrokerSettings, pipe: PublishPipe | None = None) -> SinkError:
     """What `error` means, with the likely cause and the next step."""
     where = f"{settings.host}:{settings.port}"

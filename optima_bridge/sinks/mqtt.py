@@ -25,7 +25,7 @@ from optima_bridge.errors import BrokerRefused, BrokerUnavailable, SinkError
 from optima_bridge.journal import Journal, Position
 from optima_bridge.log import get_logger
 from optima_bridge.model import JsonValue, Record
-from optima_bridge.sinks.broker import BrokerSettings, explain, is_loopback, tls_context
+from optima_bridge.sinks.broker import BrokerSettings, cut_short, explain, is_loopback, tls_context
 from optima_bridge.sinks.mqtt_pipe import Acks, PublishPipe, encode_publish, open_tcp
 
 NAME = "mqtt"
@@ -38,7 +38,7 @@ CONNECT_TIMEOUT_S = 5.0
 SESSION_EXPIRY_S = 30
 WILL_DELAY_S = 3
 MAX_INCOMING_BYTES = 65536
-TAKEOVER_PAUSE_S = 30.0
+STEADY_S = 1.0  # a session that lasts this long is a good one
 REFUSED = 0x80  # PUBACK reasons from here up mean: not accepted (MQTT 5.0 §3.4.2.1)
 
 log = get_logger(__name__)
@@ -126,6 +126,7 @@ class MqttSink:
         self._idle.set()
         self._connections = 0
         self._problem: SinkError | None = None
+        self._up_since_s: float | None = None
         self._backoff = Backoff(0.1, 0.7 if is_loopback(settings.host) else 15.0)
         properties5 = settings.mqtt5
         content = b"\x03" + len(b"application/cloudevents+json").to_bytes(2, "big") + b"application/cloudevents+json"
@@ -195,20 +196,30 @@ class MqttSink:
 
     async def run(self) -> None:
         """Keep a session with the broker for ever; ends by cancellation only."""
+        duel = Backoff(1.0, 30.0)
         while True:
-            pause_s = 0.0
+            self._up_since_s = None
             try:
                 await self._session()
             except SinkError as error:
-                if self._problem is None or self._problem.what != error.what:
-                    log.warning("mqtt.lost" if self._connections else "mqtt.refused", why=error.what, cause=error.cause)
-                self._problem = error
-                self._on_problem(error)
-                if "taken over" in error.what:
-                    pause_s = TAKEOVER_PAUSE_S
+                problem = error
             finally:
                 await self._down()
-            await asyncio.sleep(max(pause_s, self._backoff.next_s()))
+            pause_s = self._backoff.next_s()
+            if self._up_since_s is None:
+                duel.reset()
+            elif self._loop.time() - self._up_since_s >= STEADY_S:
+                self._backoff.reset()
+                duel.reset()
+            else:  # two programs with one client id throw each other out for ever: leave the other one some time
+                pause_s = duel.next_s()
+                if duel.tries >= 3:
+                    problem = cut_short(problem, self._settings)
+            if self._problem is None or self._problem.what != problem.what:
+                log.warning("mqtt.lost" if self._connections else "mqtt.refused", why=problem.what, cause=problem.cause)
+            self._problem = problem
+            self._on_problem(problem)
+            await asyncio.sleep(pause_s)
 
     async def drain(self, timeout_s: float) -> bool:
         """Wait until all that was offered is acknowledged; False where time ran out or the broker is away."""
@@ -286,21 +297,25 @@ class MqttSink:
 
     async def _up(self, pipe: PublishPipe, client: aiomqtt.Client, number: int) -> None:
         self._window = max(1, min(WINDOW, pipe.receive_maximum))
-        self._backoff.reset()
-        self._problem = None
+        self._up_since_s = self._loop.time()
         self._presentation.birth(number)
         snapshot = dict.fromkeys(self._retained)
         self._queue.extendleft(reversed(snapshot))  # what is true comes before what happened
         self._dirty = set(snapshot)
         self._pipe = pipe
         log.info("mqtt.connected", broker=f"{self._settings.host}:{self._settings.port}", connection=number)
-        self._on_problem(None)
         self._schedule_pump()
         self._own(self._subscribe(client))
+        self._own(self._settle_down())
         self._own(self._retry_denied())
         async for message in client.messages:
             payload = message.payload if isinstance(message.payload, bytes) else str(message.payload).encode()
             self._on_command(message.topic.value, payload, bool(message.retain))
+
+    async def _settle_down(self) -> None:
+        await asyncio.sleep(STEADY_S)
+        self._problem = None
+        self._on_problem(None)
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         options = SubscribeOptions(qos=1, noLocal=True, retainAsPublished=True) if self._settings.mqtt5 else None
