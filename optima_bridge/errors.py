@@ -227,6 +227,7 @@ class JournalError(BridgeError):
     """Events cannot be written to disk at the moment; they are kept in memory and published all the same."""
 
     code = "E-JOURNAL"
+    exit_status = 9
     retryable = True
     default_cause = "the disk is full or damaged"
     default_next_step = "make room on the disk that holds the state directory; the daemon goes on by itself"

@@ -22,7 +22,7 @@ from optima_bridge.config import Config
 from optima_bridge.errors import BridgeError, JournalError, NotFound, SinkError
 from optima_bridge.hub import Hub
 from optima_bridge.identifiers import IdentifierPolicy, load_or_make_secret
-from optima_bridge.journal import Journal, JournalStats, Loss
+from optima_bridge.journal import Journal, Loss
 from optima_bridge.keeper import DeviceKeeper
 from optima_bridge.link.portwatch import PortWatch
 from optima_bridge.log import get_logger
@@ -143,7 +143,7 @@ class Service:
             "epoch": self.journal.epoch,
             "seq": self.journal.head[1],
             "mqtt": self.mqtt.status() if self.mqtt else {"state": "off"},
-            "journal": _plain(stats),
+            "journal": msgspec.to_builtins(stats),
             "devices": list(self.devices()),
             "alerts": list(self.hub.alerts.values()),
         }
@@ -297,7 +297,7 @@ class Service:
                     "clock": self.clock.quality(time.monotonic_ns()),
                     "devices_up": sum(keeper.status.link == "up" for keeper in self.keepers.values()),
                     "devices": len(self.keepers),
-                    "journal": _plain(stats),
+                    "journal": msgspec.to_builtins(stats),
                 },
             )
 
@@ -336,9 +336,3 @@ class Service:
             self.hub.clear_alert(BRIDGE, name)
         else:
             self.hub.raise_alert(BRIDGE, name, error)
-
-
-def _plain(stats: JournalStats) -> JsonValue:
-    """`stats` as JSON values; the problem in it as its document."""
-    plain: JsonValue = msgspec.to_builtins(stats, enc_hook=BridgeError.document)
-    return plain
