@@ -68,7 +68,7 @@ class SimulatedStore:
         self.controller = LoopbackSimulator("controller", "CTRL-1")
         self.keylock.lock(1)
         self.seal.seal(False)
-        self.controller.controller("ready")
+        self.controller.controller("READY")
         self._rom = self._rng.choice(tuple(KEYS))
         self._slave = self.keys.put(self._rom)  # the key is on the reader before the daemon is there
 
@@ -115,8 +115,8 @@ class SimulatedStore:
                 (1.0, "the keylock is turned to SUPERVISOR", "keylock", "turned", partial(lock, 3)),
                 (1.6, "the card is taken away", "front-card", "removed", self.cards.remove),
                 (2.6, "the seal is broken", "seal", "opened", partial(seal, True)),
-                (3.1, "a transaction is left pending", "controller", "changed", partial(controller, "pending-transaction")),
-                (3.6, "[C] is pressed: the controller is ready", "controller", "changed", partial(controller, "ready")),
+                (3.1, "a transaction is left pending", "controller", "changed", partial(controller, "PENDING")),
+                (3.6, "[C] is pressed: the controller is ready", "controller", "changed", partial(controller, "READY")),
                 (4.1, "the seal is closed", "seal", "closed", partial(seal, False)),
                 (4.6, "the keylock is turned to NORMAL", "keylock", "turned", partial(lock, 2)),
                 (5.0, "the key is taken off the reader", "front-key", "removed", self._lift),

@@ -18,7 +18,6 @@ class PortWatch:
         self._waiting: set[asyncio.Event] = set()
         self._inotify: Inotify | None = None
         self._watched: set[Path] = set()
-        self._reader: asyncio.Task[None] | None = None
 
     async def wait_for(self, port: str, timeout_s: float) -> bool:
         """Wait until `port` exists or its permissions change; False after `timeout_s` seconds without either."""
@@ -41,10 +40,10 @@ class PortWatch:
 
     def close(self) -> None:
         """Give the descriptor back."""
-        if self._reader is not None:
-            self._reader.cancel()
-            self._reader = None
         if self._inotify is not None:
+            # Not asyncinotify's own get(): cancelled, it forgets the descriptor a turn of the loop later, when the
+            # number belongs to the port that was just opened.
+            asyncio.get_running_loop().remove_reader(self._inotify.fd)
             self._inotify.close()
             self._inotify = None
         self._watched.clear()
@@ -53,18 +52,18 @@ class PortWatch:
         from asyncinotify import Inotify, Mask
 
         if self._inotify is None:
-            self._inotify = Inotify()
-            self._reader = asyncio.get_running_loop().create_task(self._read(self._inotify))
+            self._inotify = Inotify(sync_timeout=0)
+            asyncio.get_running_loop().add_reader(self._inotify.fd, self._readable)
         directory = next(parent for parent in port.parents if parent.is_dir())
         if directory not in self._watched:
             with contextlib.suppress(OSError):  # it went away just now, or no watch is left: the time-out remains
                 self._inotify.add_watch(directory, Mask.CREATE | Mask.MOVED_TO | Mask.ATTRIB | Mask.DELETE_SELF)
                 self._watched.add(directory)
 
-    async def _read(self, inotify: Inotify) -> None:
-        while True:
-            event = await inotify.get()
+    def _readable(self) -> None:
+        assert self._inotify is not None
+        while (event := self._inotify.sync_get()) is not None:
             if event.watch is None or event.watch.path not in self._watched or not event.watch.path.is_dir():
                 self._watched.clear()  # a directory went away, or the queue ran over: look again from the start
-            for changed in self._waiting:
-                changed.set()
+        for changed in self._waiting:
+            changed.set()

@@ -53,7 +53,8 @@ class SerialLink:
                 inter_byte_timeout=0,  # VMIN 1: with nothing to read EAGAIN, not the end of file of a lost port
                 exclusive=True,
             )
-            fcntl.ioctl(port.fileno(), termios.TIOCEXCL)  # pyserial only locks the file, which others need not ask
+            if not _is_pty(port.fileno()):
+                fcntl.ioctl(port.fileno(), termios.TIOCEXCL)  # pyserial only locks the file, which others need not ask
         except (serial.SerialException, OSError, ValueError) as error:
             raise _explain(path, error) from error
         return cls(port)
@@ -142,8 +143,6 @@ class SerialLink:
             self._error = self._error or LinkLost(f"{self.name} was closed")
             self._wake()
             with contextlib.suppress(OSError):  # it may be gone already
-                fcntl.ioctl(self._port.fileno(), termios.TIOCNXCL)  # a pty keeps the mark while its other end is open
-            with contextlib.suppress(OSError):
                 self._port.close()
 
     def _readable(self) -> None:
@@ -192,6 +191,11 @@ class SerialLink:
     def _wake(self) -> None:
         if self._waiter:
             _wake(self._waiter)
+
+
+def _is_pty(fd: int) -> bool:
+    """Whether this is a simulated port: a pty keeps TIOCEXCL while its other end is open, beyond our death."""
+    return os.major(os.fstat(fd).st_rdev) in range(136, 144)  # Linux: Unix98 pty slaves (devices.txt)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

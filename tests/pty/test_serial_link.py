@@ -23,7 +23,6 @@ from optima_bridge.errors import LinkBusy, LinkError, LinkLost, LinkNotFound, Li
 from optima_bridge.link import SerialFormat, open_link
 from optima_bridge.link.serial import MAX_BUFFER_BYTES, MAX_READ_BYTES, SerialLink
 
-TIOCGEXCL = 0x80045440  # linux/asm-generic/ioctls.h; the termios module does not name it
 LIMIT_S = 20.0
 
 
@@ -312,16 +311,11 @@ async def test_a_held_port_names_its_holder(device: Device) -> None:
 
 
 async def test_an_open_port_is_ours_alone(device: Device) -> None:
-    async with opened(device) as link:
+    async with opened(device):
         with pytest.raises(LinkBusy):
             await open_link(device.path, SerialFormat())
-        assert exclusive(link._fd)  # the kernel refuses other users' open(2), not only programs that ask for a lock
     async with opened(device):
         pass
-
-
-def exclusive(fd: int) -> bool:
-    return bool(struct.unpack("i", fcntl.ioctl(fd, TIOCGEXCL, bytes(4)))[0])
 
 
 async def test_a_closed_port_is_free_for_others(device: Device) -> None:
