@@ -58,14 +58,13 @@ class Daemon:
                 return
             sock.settimeout(left_s)
             try:
-                line = response.readline(MAX_LINE_BYTES)
+                record = json.loads(response.readline(MAX_LINE_BYTES))
             except TimeoutError:
                 return
-            except (OSError, http.client.HTTPException):
-                line = b""
-            if not line.endswith(b"\n"):
-                raise DaemonUnavailable("the stream of events broke off", cause="the daemon has ended or was restarted")
-            record = json.loads(line)
+            except (OSError, http.client.HTTPException, ValueError) as error:  # what is cut off is no JSON
+                raise DaemonUnavailable(
+                    "the stream of events broke off", cause="the daemon has ended or was restarted"
+                ) from error
             if record["type"] == "result":
                 raise _answered(record["error"])
             yield record

@@ -37,11 +37,12 @@ def list_(settings: Settings, with_ports: bool) -> None:
     if settings.json:
         settings.print_json(document)
         return
-    rows = [device_row(settings, device) for device in document["devices"]]
-    rows += [["-", "free", "", "", port["path"], port["description"]] for port in document.get("ports", ())]
-    table(settings, DEVICE_HEADINGS, rows)
-    if not rows and not settings.quiet:
-        click.echo("no device is configured; see: bridge devices list --all", err=True)
+    table(settings, DEVICE_HEADINGS, [device_row(settings, device) for device in document["devices"]])
+    if not document["devices"] and not settings.quiet:
+        click.echo("no device is configured; see the ports: bridge devices list --all", err=True)
+    table(
+        settings, ("PORT", "DESCRIPTION"), [(port["path"], port["description"]) for port in document.get("ports", ())]
+    )
 
 
 @devices.command()
@@ -87,7 +88,7 @@ def free_ports(configured: set[str]) -> list[dict[str, str]]:
     taken = {Path(port).resolve() for port in configured}
     lasting = {link.resolve(): link for link in BY_ID.iterdir()} if BY_ID.is_dir() else {}
     return [
-        {"path": str(lasting.get(path, path)), "description": port.description or ""}
+        {"path": str(lasting.get(path, path)), "description": "" if port.description == "n/a" else port.description}
         for port in sorted(comports())
         if (path := Path(port.device).resolve()) not in taken
     ]

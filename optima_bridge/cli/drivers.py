@@ -9,7 +9,7 @@ import click
 from optima_bridge import registry
 from optima_bridge.cli.options import Settings
 from optima_bridge.cli.render import flat, table
-from optima_bridge.errors import DriverError
+from optima_bridge.errors import DriverError, NotFound
 
 
 @click.group()
@@ -44,6 +44,10 @@ def list_(settings: Settings) -> None:
 @click.pass_obj
 def show(settings: Settings, name: str) -> None:
     """Show one driver and the configuration keys that it takes."""
+    if name not in (known := registry.installed()):
+        raise NotFound(
+            f"no driver {name!r} is installed; there are: {', '.join(known)}", next_step="bridge drivers list"
+        )
     document = describe(name)
     settings_model = registry.load(name).Settings
     document["settings"] = {

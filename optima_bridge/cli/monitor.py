@@ -12,7 +12,7 @@ from optima_bridge.api.words import EVENT_TYPES, SINCE, SINCE_FORMS
 from optima_bridge.cli.client import Daemon, Document
 from optima_bridge.cli.options import Settings
 from optima_bridge.cli.render import flat, state_words
-from optima_bridge.errors import DaemonUnavailable, TimedOut
+from optima_bridge.errors import BridgeError, TimedOut
 from optima_bridge.text import printable
 
 SECONDS = click.FloatRange(0, 86400 * 365)
@@ -75,7 +75,7 @@ def monitor(
                 seen, last = seen + 1, f"{record['event']['epoch']}:{record['event']['seq']}"
                 if seen == count:
                     break
-    except DaemonUnavailable as error:
+    except BridgeError as error:
         if last:
             error.next_step = f"{error.next_step}; then go on: bridge monitor --since {last}"
         raise

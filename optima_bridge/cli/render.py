@@ -49,8 +49,11 @@ def since(settings: Settings, seconds: float) -> str:
 
 
 def size(number_bytes: float) -> str:
-    """``812 kB``, ``1.4 MB``."""
-    return f"{number_bytes / 1e6:.1f} MB" if number_bytes >= 1e6 else f"{number_bytes / 1e3:.0f} kB"
+    """``812 kB``, ``1.4 MB``, ``85 GB``."""
+    for unit_bytes, unit in ((1e9, "GB"), (1e6, "MB")):
+        if number_bytes >= unit_bytes:
+            return f"{number_bytes / unit_bytes:.1f} {unit}"
+    return f"{number_bytes / 1e3:.0f} kB"
 
 
 def state_words(states: Mapping[str, Mapping[str, Any]]) -> str:
