@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -157,3 +158,9 @@ async def test_a_body_that_does_not_come_is_not_waited_for(store: Store, monkeyp
 
 def test_both_ends_know_the_same_event_types() -> None:
     assert tuple(words.EVENT_TYPES) == tuple(subject.value for subject in Subject)
+
+
+def test_the_documented_routes_and_roles_are_those_of_the_table() -> None:
+    text = (Path(__file__).parents[2] / "docs/reference/control-api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([A-Z]+) (\S+)` \| (\w+) \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted((it.method, it.path, it.role.name.lower()) for it in ROUTES.values())

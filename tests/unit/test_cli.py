@@ -256,3 +256,8 @@ def test_times_are_relative_for_people() -> None:
     assert [render.ago(seconds) for seconds in (0, 89, 91, 5399, 7200, 200_000)] == [
         "0 s", "89 s", "2 min", "90 min", "2 h", "2 d",
     ]  # fmt: skip
+
+
+def test_the_documented_exit_codes_are_those_of_the_program() -> None:
+    text = (Path(__file__).parents[2] / "docs/reference/exit-codes.md").read_text(encoding="utf-8")
+    assert [f"| {number} | {name} | {when} |" for number, name, when in help.EXIT_CODES] == text.splitlines()[6:-2]
