@@ -46,7 +46,7 @@ imports: $(STAMP)  ## import-linter: imports go down only
 
 coverage: $(STAMP)  ## all tests with branch coverage; the threshold is in pyproject.toml
 	@$(BIN)/coverage run -m pytest $(ARGS)
-	@$(BIN)/coverage combine --quiet 2>/dev/null; $(BIN)/coverage report
+	@$(BIN)/coverage report
 
 docs: $(STAMP)  ## rewrite the tables in docs/reference that are made from the source
 	@$(BIN)/python docs/tables.py
