@@ -98,6 +98,9 @@ async def run(options: Options, screen: Screen) -> int:
         screen.fact("broker", f"mqtt://{broker.host}:{broker.port} ({broker.name})" if broker else "none")
         screen.fact("devices", ", ".join(f"{name} ({driver})" for name, (driver, _) in store.devices.items()))
         screen.fact("files", str(directory))
+        screen.fact("look", f"bridge --socket {directory}/api.sock status      (or monitor, devices list)")
+        if broker:
+            screen.fact("subscribe", f"mosquitto_sub -h {broker.host} -p {broker.port} -v -t 'optima/#'")
         events: asyncio.Queue[Seen] = asyncio.Queue()
         source = _from_broker(broker, events) if broker else _from_api(directory / "api.sock", events)
         player = _Player(store.story(options.seconds), events, screen)
@@ -115,7 +118,7 @@ async def run(options: Options, screen: Screen) -> int:
             )
         for task in done:
             task.result()
-        return player.summarise(directory, broker, interrupted=stop.is_set())
+        return player.summarise(interrupted=stop.is_set())
 
 
 class _Player:
@@ -170,7 +173,7 @@ class _Player:
             self._decided[seen.decision] += 1
         self._screen.event(seen.topic, seen.payload, seen.document, seen.latency_ms)
 
-    def summarise(self, directory: Path, broker: Broker | None, *, interrupted: bool) -> int:
+    def summarise(self, *, interrupted: bool) -> int:
         """Say what was seen; 0 where nothing is missing and no sequence number was skipped."""
         positions = sorted((int(str(s.document["epoch"])), int(str(s.document["seq"]))) for s in self._seen)
         gaps = sum(after[1] - before[1] != 1 for before, after in itertools.pairwise(positions))
@@ -180,16 +183,10 @@ class _Player:
         missing = sum(self._missing.values())
         ok = not missing and not gaps
         asked, came = self._wanted.total(), (self._wanted & self._decided).total()
-        socket = f"--socket {directory}/api.sock"
         lines = [
             f"{came} of {asked} acts became events, {len(self._seen)} records in all, {gaps} gaps in the sequence",
             f"first event {self._first_s:.2f} s after the start; driver to subscriber p50 {p50:.1f} ms, p99 {p99:.1f} ms",
-            "while a demo runs, try in another terminal (bridge demo --seconds 600 gives you time):",
-            f"  bridge {socket} status",
-            f"  bridge {socket} monitor",
-            f"  mosquitto_sub -h {broker.host} -p {broker.port} -v -t 'optima/#'"
-            if broker
-            else f"  bridge {socket} devices list",
+            'next: bridge demo --seconds 600, and look around from another terminal; then README, "I run a store PC"',
         ]
         result: dict[str, object] = {
             "ok": ok, "rc": 0 if ok else 1, "error": None, "acts": asked, "events": came, "records": len(self._seen),
@@ -249,12 +246,12 @@ async def _from_api(socket: Path, events: asyncio.Queue[Seen]) -> None:
             break
         await asyncio.sleep(0.02)
     try:
-        writer.write(b"GET /v1/events?since=1&snapshot=0 HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        writer.write(b"GET /v1/events?since=0&snapshot=0 HTTP/1.0\r\nHost: localhost\r\n\r\n")
         while line := await reader.readline():
             if not line.startswith(b'{"type":"event"'):
                 continue
             record = json.loads(line)
-            document = record["payload"]
+            document = record["event"]
             payload = json.dumps(document, separators=(",", ":")).encode()
             events.put_nowait(Seen(record["topic"], payload, document, time.monotonic_ns()))
     finally:

@@ -43,7 +43,7 @@ class Screen:
     def event(self, topic: str, payload: bytes, document: dict[str, object], latency_ms: float) -> None:
         """One event as it was published."""
         if self._look == "json":
-            self._record({"type": "event", "topic": topic, "latency_ms": round(latency_ms, 3), "payload": document})
+            self._record({"type": "event", "topic": topic, "latency_ms": round(latency_ms, 3), "event": document})
             return
         data = document["data"]
         assert isinstance(data, dict)
