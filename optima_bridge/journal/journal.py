@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 import threading
@@ -13,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from optima_bridge.errors import JournalError
+from optima_bridge.journal.lock import lock_directory
 from optima_bridge.journal.recovery import open_store, rebuild, sync_directory
 from optima_bridge.journal.reserve import Reserve
-from optima_bridge.journal.store import Store, is_damage
+from optima_bridge.journal.store import Store, is_damage, is_full
 from optima_bridge.journal.words import BEGINNING, Denial, JournalStats, Limits, Loss, Position
 from optima_bridge.journal.writer import Query, Stop, Wake, Writer
 from optima_bridge.model import Record
 
 FILE_NAME = "journal.db"
-LOCK_NAME = "journal.lock"
 STUCK_S = 30.0  # a commit takes milliseconds, on a dying disk seconds
 
 
@@ -53,6 +52,7 @@ class Journal:
         self._head = (epoch, 0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closed = False
         self._ended = asyncio.Event()
 
     @classmethod
@@ -71,13 +71,15 @@ class Journal:
         path, limits = directory / FILE_NAME, limits or Limits()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = _lock(directory)
+            lock = lock_directory(directory)
         except OSError as error:
             raise JournalError(f"the journal in {directory} cannot be opened: {error}") from error
         try:
             try:
                 writer, previous, epoch = _load(path, limits, wall_ns)
-            except sqlite3.OperationalError:  # the disk may be full
+            except sqlite3.Error as error:
+                if not is_full(error):
+                    raise
                 Reserve(directory).give_up()
                 writer, previous, epoch = _load(path, limits, wall_ns)
             sync_directory(directory)
@@ -212,6 +214,7 @@ class Journal:
         """
         if self._thread is None:
             self.attach(asyncio.get_running_loop(), lambda _: None, lambda _: None)
+        self._closed = True
         self._put(Stop)
         try:
             async with asyncio.timeout(timeout_s):
@@ -226,6 +229,8 @@ class Journal:
     # -- inside
 
     async def _ask(self, ask: Callable[[Store, list[Record]], Any]) -> Any:
+        if self._closed:
+            raise JournalError("the journal is closed", cause="the daemon is stopping")
         answer = asyncio.get_running_loop().create_future()
         self._put(Query(ask, answer))
         return await answer
@@ -248,7 +253,7 @@ def _load(path: Path, limits: Limits, wall_ns: Callable[[], int]) -> tuple[Write
     def begin(store: Store) -> tuple[Writer, Position, int]:
         epoch = max(store.last_epoch() + 1, wall_ns() // 1_000_000_000)
         store.begin_epoch(epoch)
-        return Writer(path, store, records, limits, wall_ns), store.last(), epoch
+        return Writer(path, store, epoch, records, limits, wall_ns), store.last(), epoch
 
     store, records, damage = open_store(path)
     try:
@@ -261,25 +266,6 @@ def _load(path: Path, limits: Limits, wall_ns: Callable[[], int]) -> tuple[Write
         writer, previous, epoch = begin(store)
     writer.problem = writer.damage = damage
     return writer, previous, epoch
-
-
-def _lock(directory: Path) -> int:
-    """Take the directory for this process; the descriptor holds it, the kernel frees it whatever happens."""
-    lock = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise JournalError(
-            f"the journal in {directory} is in use by pid {holder}",
-            cause="a second copy of the daemon",
-            next_step=f"see what it is: ps -p {holder}; stop one of the two",
-            pid=int(holder) if holder.isdigit() else None,
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
 
 
 def _size_bytes(path: Path) -> int:

@@ -274,6 +274,11 @@ class DamageFound(sqlite3.DatabaseError):
     sqlite_errorname = "SQLITE_CORRUPT"
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether `error` says that the disk has no room, be it for the log's index (SQLITE_IOERR_SHMSIZE)."""
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether `error` says that the file is wrong, and not that the disk is full or away."""
     code = getattr(error, "sqlite_errorcode", None)

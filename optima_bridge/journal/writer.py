@@ -22,7 +22,7 @@ from optima_bridge.journal.overflow import shed
 from optima_bridge.journal.recovery import rebuild
 from optima_bridge.journal.reserve import Reserve
 from optima_bridge.journal.retention import LossTally, Retention
-from optima_bridge.journal.store import REMOVE_STEP, Store, is_damage
+from optima_bridge.journal.store import REMOVE_STEP, Store, is_damage, is_full
 from optima_bridge.journal.words import BEGINNING, Denial, Limits, Loss, Position
 from optima_bridge.model import Record
 
@@ -60,7 +60,9 @@ class Writer:
         busy_since_s: time.monotonic() when the thread woke up; None while it sleeps.
     """
 
-    def __init__(self, path: Path, store: Store, records: int, limits: Limits, wall_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, path: Path, store: Store, epoch: int, records: int, limits: Limits, wall_ns: Callable[[], int]
+    ) -> None:
         self.queue: SimpleQueue[Item] = SimpleQueue()
         self.cursors: dict[str, Position] = store.cursors()
         self.woken = False
@@ -71,6 +73,7 @@ class Writer:
         self.unwritten = 0
         self.busy_since_s: float | None = None
         self._path = path
+        self._epoch = epoch
         self._store = store
         self._limits = limits
         self._reserve = Reserve(path.parent)
@@ -251,8 +254,9 @@ class Writer:
             return
         if self.problem is self.damage:  # not yet reported
             self._report(JournalError(f"the journal cannot be written: {error}", directory=str(self._path.parent)))
-        with suppress(sqlite3.Error):  # it is reported, and there will be a next attempt
-            self._make_room()
+        if is_full(error):
+            with suppress(sqlite3.Error):  # it is reported, and there will be a next attempt
+                self._make_room()
 
     def _make_room(self) -> None:
         """Tidy up on a full disk; delivered records go before their time."""
@@ -264,6 +268,7 @@ class Writer:
     def _rebuild(self, error: sqlite3.Error) -> None:
         try:
             self._store, self.records, self.damage = rebuild(self._path, self._store, error)
+            self._store.begin_epoch(self._epoch)
             self.oldest_wall_ns = self._store.oldest_wall_ns()
             self._saved = {}  # all cursors are written again
         except (sqlite3.Error, OSError) as second:

@@ -201,7 +201,7 @@ async def test_a_full_disk_does_not_keep_the_journal_from_starting_when_it_has_i
     assert await again.read(BEGINNING, 20) == records
     await again.close(10)
     fill_up(disk)
-    with pytest.raises(JournalError, match="full"):
+    with pytest.raises(JournalError, match="cannot be opened"):
         Journal.open(disk)
 
 
@@ -363,7 +363,10 @@ async def test_damage_while_running_is_repaired_and_the_sequence_goes_on(tmp_pat
     await until(lambda: journal.stats().pending == 0)
     assert await journal.read(BEGINNING, 9000) == saved + records[-100:]
     assert len(reports.problems) == 1
+    assert await journal._ask(lambda store, _: (store.last_epoch(), store.clean_records())) == (journal.epoch, None)
     await journal.close(10)
+    with pytest.raises(JournalError, match="closed"):
+        await journal.read(BEGINNING, 1)
 
 
 async def test_a_rebuild_that_a_crash_interrupted_is_finished_by_the_next_start(
