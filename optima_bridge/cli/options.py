@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -96,7 +97,6 @@ def _long_name(param: click.Parameter) -> str:
 
 def _behind(option: click.Option) -> click.Option:
     """The same option for a command; its help shows only --json, `bridge --help` has the others."""
-    twin = click.Option.__new__(click.Option)
-    twin.__dict__ |= option.__dict__
+    twin = copy(option)
     twin.hidden = "--json" not in option.opts
     return twin

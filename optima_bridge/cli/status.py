@@ -54,12 +54,13 @@ def _show(settings: Settings, document: Document) -> None:
     broker = f"{mqtt['broker']}, {mqtt['queued']} queued, {mqtt['in_flight']} in flight" if "broker" in mqtt else ""
     oldest = "" if journal["oldest_age_s"] is None else f", oldest {since(settings, journal['oldest_age_s'])}"
     alive = f"{document['site']}/{document['node']}, version {document['version']}, pid {document['pid']}"
-    kept = f"{journal['records']} events, {size(journal['size_bytes'])}{oldest}, {size(journal['free_bytes'])} free"
+    room = f"{size(journal['size_bytes'])}{oldest}, {size(journal['free_bytes'])} free"
+    kept = f"at {document['epoch']}:{document['seq']}, {journal['records']} events, {room}"
     rows = [
         ["daemon", "ready" if document["ready"] else "not ready", since(settings, document["uptime_s"]), alive],
         ["broker", mqtt["state"], "", broker],
         ["journal", "failing" if journal["problem"] else "good", "", kept],
-        ["clock", document["clock"], "", f"epoch {document['epoch']}, seq {document['seq']}"],
+        ["clock", document["clock"], "", ""],
     ]
     table(settings, ("PART", "STATE", "SINCE", ""), rows)
     if settings.for_people and document["devices"]:

@@ -90,9 +90,9 @@ can_unshare = os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"], ca
 async def test_a_broker_name_that_hangs_in_dns_does_not_hold_up_the_end(config: Path, tmp_path: Path) -> None:
     """The resolver never answers, and the look-up sits in a thread that nobody can cancel."""
     write(tmp_path, CONFIG.replace("enabled = false", 'host = "broker.example"'))
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.53\noptions timeout:10 attempts:3\n")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.99\noptions timeout:10 attempts:3\n")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
-        silent.bind(("127.0.0.53", 53))
+        silent.bind(("127.0.0.99", 53))
         silent.setblocking(False)
         process = await asyncio.create_subprocess_exec(
             *("unshare", "-m", "sh", "-c", 'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"', "sh"),
