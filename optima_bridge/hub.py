@@ -8,7 +8,7 @@ Payloads are CloudEvents 1.0 (structured, JSON) with extensions; see docs/refere
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -40,7 +40,7 @@ class EventDocument(msgspec.Struct, frozen=True, gc=False):
     clock: str
     replay: bool
     ctx: str
-    data: Data
+    data: msgspec.Raw
 
 
 class StateDocument(msgspec.Struct, frozen=True, gc=False):
@@ -108,6 +108,7 @@ class Hub:
             data = {**data, **self._policy.fields(event.subject, event.identifier)}
         name = (device, event.subject, event.action)
         topic, kind, schema = self._event_names.get(name) or self._name(name)
+        encoded = msgspec.Raw(self._encode({"action": event.action, **data}))  # a driver's bug costs no sequence number
         time = self.clock.rfc3339(wall_ns)
         event_id = self._new_id(wall_ns)
         journal = self.journal
@@ -115,9 +116,22 @@ class Hub:
         quality = self.clock.quality(mono_now_ns)
         payload = self._encode(
             EventDocument(
-                "1.0", event_id, self._source, device, kind, time, schema, journal.epoch, seq, self.clock.boot,
-                event.mono_ns, quality, False, "normal", {"action": event.action, **data},
-            )  # fmt: skip
+                "1.0",
+                event_id,
+                self._source,
+                device,
+                kind,
+                time,
+                schema,
+                journal.epoch,
+                seq,
+                self.clock.boot,
+                event.mono_ns,
+                quality,
+                False,
+                "normal",
+                encoded,
+            )
         )
         record = Record(journal.epoch, seq, wall_ns, topic, payload)
         for sink in self.sinks:
@@ -150,12 +164,16 @@ class Hub:
         """Make something true without an event: at start, on a poll."""
         self._become(device, subject, data, quality, None, self.clock.rfc3339(self.clock.now()[0]))
 
-    def forget(self, device: str) -> None:
-        """The device is lost: nothing that it said is known any more. Unknown is locked, never the last value."""
+    def forget(self, device: str, unknown: Mapping[Subject, Data] = {}) -> None:
+        """The device is lost: nothing that it said is known any more. Unknown is locked, never the last value.
+
+        `unknown` says how a subject looks then; of the others every text becomes ``unknown`` and numbers are left out.
+        """
         for (owner, name), truth in list(self._truths.items()):
             if owner == device and name != Subject.LINK and truth.quality != "unknown":
                 now = self.clock.rfc3339(self.clock.now()[0])
-                self._become(device, Subject(name), _unknown(truth.data), "unknown", truth.last_event, now)
+                data = unknown.get(Subject(name)) or _unknown(truth.data)
+                self._become(device, Subject(name), data, "unknown", truth.last_event, now)
 
     def state_of(self, device: str) -> dict[str, Data]:
         """All that is known of a device, by subject, with since and quality."""
@@ -183,9 +201,17 @@ class Hub:
     def _document(self, device: str, subject: Subject, truth: _Truth, now: str) -> bytes:
         return self._encode(
             StateDocument(
-                self._source, device, f"com.optima.{subject.value}.state.v1", now, truth.since, truth.quality,
-                truth.last_event, self.clock.boot, self.journal.epoch, truth.data,
-            )  # fmt: skip
+                self._source,
+                device,
+                f"com.optima.{subject.value}.state.v1",
+                now,
+                truth.since,
+                truth.quality,
+                truth.last_event,
+                self.clock.boot,
+                self.journal.epoch,
+                truth.data,
+            )
         )
 
     def retain(self, topic: str, payload: bytes) -> None:
@@ -235,6 +261,6 @@ class Hub:
 
 def _unknown(data: Data) -> dict[str, JsonValue]:
     """`data` with every value unknown: consumers keep their keys and find the word ``unknown``."""
-    return {key: "unknown" for key, value in data.items() if isinstance(value, str) and not key.endswith(("_ref", "_id"))}
-
-
+    return {
+        key: "unknown" for key, value in data.items() if isinstance(value, str) and not key.endswith(("_ref", "_id"))
+    }

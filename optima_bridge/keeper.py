@@ -7,9 +7,7 @@ device never disturbs another, for each keeper is a task of its own and waits on
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from contextlib import aclosing
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -19,7 +17,7 @@ from optima_bridge.driver import Driver, DriverSettings
 from optima_bridge.errors import BridgeError, DeviceError, LinkLost, LinkNotFound, LinkTimeout
 from optima_bridge.hub import Hub
 from optima_bridge.link import ByteLink, open_link
-from optima_bridge.link.portwatch import PortWatch
+from optima_bridge.link.portwatch import PortWatch, port_exists
 from optima_bridge.log import get_logger
 from optima_bridge.model import Capability, Data, DeviceIdentity, Event, JsonValue, Subject
 
@@ -86,9 +84,13 @@ class DeviceKeeper:
         self._backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._driver: Driver | None = None
         info = config.driver_class.info
-        for capability, (subject, unknown) in UNKNOWN_STATES.items():
-            if capability in info.capabilities and (info.reports_removal or subject is not Subject.CARD):
-                hub.set_state(name, subject, unknown, "unknown")
+        self._unknown = {
+            subject: unknown
+            for capability, (subject, unknown) in UNKNOWN_STATES.items()
+            if capability in info.capabilities and (info.reports_removal or subject is not Subject.CARD)
+        }
+        for subject, unknown in self._unknown.items():
+            hub.set_state(name, subject, unknown, "unknown")
         hub.describe(name, "device", self.description())
 
     async def run(self) -> None:
@@ -126,42 +128,58 @@ class DeviceKeeper:
         """Open the device and run it until something ends it; returns what did."""
         try:
             link = await open_link(self.config.port, self.config.driver_class.info.serial_format)
-        except BridgeError as error:
-            return error
-        try:
-            return await self._drive(link)
-        finally:
-            link.close()
-
-    async def _drive(self, link: ByteLink) -> BridgeError:
-        name = self.name
-        try:
-            driver = self._driver = self.config.driver_class(link, self.config.settings)
             try:
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    identity = await driver.start()
-                self._came_up(identity)
-                async with aclosing(driver.events()) as events:
-                    async for event in events:
-                        if isinstance(event, Event):
-                            self.status.events += 1
-                            self._hub.record(name, event)
-                        else:
-                            self._hub.set_state(name, event.subject, event.state)
-                return LinkLost(f"the driver {driver.info.name} ended by itself")
+                error = await self._run_driver(link)
             finally:
-                with contextlib.suppress(BridgeError, TimeoutError):
-                    async with asyncio.timeout(STOP_TIMEOUT_S):
-                        await driver.stop()
-        except BridgeError as error:
-            return error
-        except TimeoutError:
-            return LinkTimeout(f"{link.name}: the driver did not start within {START_TIMEOUT_S:.0f} s")
-        except Exception as error:  # noqa: BLE001 - the keeper's boundary: a driver's bug restarts the device
-            log.error("device.failed", device=name, error=repr(error), exc_info=True)
-            return BridgeError(f"the driver {self.config.driver_class.info.name} failed: {error!r}", device=name)
+                self._driver = None
+                link.close()
+        except BridgeError as caught:
+            error = caught
+        except asyncio.CancelledError as caught:
+            if _being_cancelled():
+                raise
+            error = self._bug(caught)  # the driver awaited something of its own that was cancelled
+        except Exception as caught:  # noqa: BLE001 - the keeper's boundary: a driver's bug restarts the device
+            error = self._bug(caught)
+        if _being_cancelled():
+            raise asyncio.CancelledError  # the driver made something else of it; the daemon must end all the same
+        return error
+
+    async def _run_driver(self, link: ByteLink) -> BridgeError:
+        driver = self._driver = self.config.driver_class(link, self.config.settings)
+        try:
+            try:
+                async with asyncio.timeout(START_TIMEOUT_S) as starting:
+                    identity = await driver.start()
+            except TimeoutError:
+                if not starting.expired():
+                    raise
+                return LinkTimeout(f"{link.name}: the driver did not start within {START_TIMEOUT_S:.0f} s")
+            self._came_up(identity)
+            async with aclosing(driver.events()) as events:
+                async for event in events:
+                    if isinstance(event, Event):
+                        self.status.events += 1
+                        self._hub.record(self.name, event)
+                    else:
+                        self._hub.set_state(self.name, event.subject, event.state)
+            return LinkLost(f"the driver {driver.info.name} ended by itself")
         finally:
-            self._driver = None
+            await self._stop_driver(driver)
+
+    async def _stop_driver(self, driver: Driver) -> None:
+        """Have the driver say goodbye; nothing that goes wrong here may hide why it is stopped."""
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await driver.stop()
+        except (BridgeError, TimeoutError):
+            pass  # it is gone, or does not listen: that is no news
+        except Exception as error:  # noqa: BLE001 - the keeper's boundary
+            self._bug(error)
+
+    def _bug(self, error: BaseException) -> BridgeError:
+        log.error("device.failed", device=self.name, error=repr(error), exc_info=error)
+        return BridgeError(f"the driver {self.config.driver_class.info.name} failed: {error!r}", device=self.name)
 
     def _came_up(self, identity: DeviceIdentity) -> None:
         status = self.status
@@ -183,15 +201,20 @@ class DeviceKeeper:
         status.lost += was_up
         log.warning("link.lost" if was_up else "link.refused", device=name, code=error.code, why=error.what)
         reason: Data = {"code": error.code, "what": error.what}
-        self._hub.forget(name)
+        self._hub.forget(name, self._unknown)
         self._hub.happened(name, Subject.LINK, "down", reason, {"link": "down", **reason})
         self._hub.raise_alert(name, "link", error)
 
     async def _pause(self, error: BridgeError) -> None:
         pause_s = self._backoff.next_s()
         port = self.config.port
-        if isinstance(error, LinkNotFound | LinkLost | DeviceError) and not Path(port).exists():
+        if isinstance(error, LinkNotFound | LinkLost | DeviceError) and not port_exists(port):
             if await self._watch.wait_for(port, MISSING_PAUSE_S):
                 self._backoff.reset()
             return
         await asyncio.sleep(pause_s)
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class PortWatch:
-    """Shared by all keepers; holds one inotify descriptor, and only while somebody waits."""
+    """Shared by all keepers; holds one inotify descriptor from the first wait on: closing one holds the loop for 10 ms."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Event] = set()
@@ -20,29 +20,29 @@ class PortWatch:
         self._watched: set[Path] = set()
 
     async def wait_for(self, port: str, timeout_s: float) -> bool:
-        """Wait until `port` exists or its permissions change; False after `timeout_s` seconds without either."""
+        """Wait until `port` exists; False where it does not after `timeout_s` seconds.
+
+        Where the kernel gives no inotify descriptor or watch (fs.inotify.max_user_*), only the end of the time is left.
+        """
         changed = asyncio.Event()
         self._waiting.add(changed)
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     changed.clear()
-                    self._watch(Path(port))
-                    if Path(port).exists():
+                    with contextlib.suppress(OSError):
+                        self._watch(Path(port))
+                    if port_exists(port):
                         return True
                     await changed.wait()
         except TimeoutError:
-            return False
+            return port_exists(port)
         finally:
             self._waiting.discard(changed)
-            if not self._waiting:
-                self.close()
 
     def close(self) -> None:
         """Give the descriptor back."""
         if self._inotify is not None:
-            # Not asyncinotify's own get(): cancelled, it forgets the descriptor a turn of the loop later, when the
-            # number belongs to the port that was just opened.
             asyncio.get_running_loop().remove_reader(self._inotify.fd)
             self._inotify.close()
             self._inotify = None
@@ -52,13 +52,14 @@ class PortWatch:
         from asyncinotify import Inotify, Mask
 
         if self._inotify is None:
+            # Its own get() is not used: cancelled, it forgets the descriptor a turn of the loop later, when the number
+            # may belong to the port that was just opened.
             self._inotify = Inotify(sync_timeout=0)
             asyncio.get_running_loop().add_reader(self._inotify.fd, self._readable)
-        directory = next(parent for parent in port.parents if parent.is_dir())
-        if directory not in self._watched:
-            with contextlib.suppress(OSError):  # it went away just now, or no watch is left: the time-out remains
-                self._inotify.add_watch(directory, Mask.CREATE | Mask.MOVED_TO | Mask.ATTRIB | Mask.DELETE_SELF)
-                self._watched.add(directory)
+        # Once more after each new watch: a deeper directory may have come up in between.
+        while (directory := next(parent for parent in port.parents if parent.is_dir())) not in self._watched:
+            self._inotify.add_watch(directory, Mask.CREATE | Mask.MOVED_TO | Mask.ATTRIB | Mask.DELETE_SELF)
+            self._watched.add(directory)
 
     def _readable(self) -> None:
         assert self._inotify is not None
@@ -67,3 +68,11 @@ class PortWatch:
                 self._watched.clear()  # a directory went away, or the queue ran over: look again from the start
         for changed in self._waiting:
             changed.set()
+
+
+def port_exists(port: str) -> bool:
+    """Whether something is at this path; False too where this user may not look."""
+    try:
+        return Path(port).exists()
+    except OSError:
+        return False
