@@ -1,4 +1,4 @@
-"""A real mosquitto on loopback, a subscriber of another make (mosquitto_sub), and the real service without devices."""
+"""What tests of several levels share: waiting, a real mosquitto on loopback, a subscriber of another make."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from optima_bridge.config import load
-from optima_bridge.journal import Journal
-from optima_bridge.model import Event, Subject
-from optima_bridge.service import Service
-
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 TIMEOUT_S = 20.0
+
+
+async def until(condition: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
+    """Wait for something that happens elsewhere."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - in another process, or without an event of its own
+            await asyncio.sleep(0.01)
 
 
 def free_port() -> int:
@@ -76,15 +76,6 @@ class Mosquitto:
             self._process = None
 
 
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    if MOSQUITTO is None:
-        pytest.skip("the Debian package mosquitto is not installed")
-    broker = Mosquitto(tmp_path / "broker")
-    yield broker
-    broker.stop(signal.SIGKILL)
-
-
 class Subscriber:
     """Everything below a filter, as an MQTT 5 client of another make receives it; survives restarts of the broker."""
 
@@ -97,9 +88,7 @@ class Subscriber:
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
         """Wait for something that messages bring about."""
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                await asyncio.sleep(0.01)
+        await until(condition, timeout_s)
 
 
 @asynccontextmanager
@@ -136,40 +125,4 @@ async def subscribed(port: int, topic: str = "optima/#") -> AsyncIterator[Subscr
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-class Node:
-    """The real service of a store without devices; tests speak through its hub."""
-
-    def __init__(self, service: Service, task: asyncio.Task[None]) -> None:
-        self.service = service
-        self.hub = service.hub
-        self.task = task
-
-    def key(self, number: int) -> None:
-        """A key was inserted; `number` is in the payload as ``n``."""
-        event = Event(Subject.KEY, "inserted", time.monotonic_ns(), {"n": number}, "01B7BA1000000075", {"presence": "present"})
-        self.hub.record("front", event)
-
-
-@asynccontextmanager
-async def running(directory: Path, port: int, mqtt: str = "", extra: str = "") -> AsyncIterator[Node]:
-    """Run the service against a broker on loopback until the block ends; it must end without an error."""
-    directory.mkdir(exist_ok=True)
-    file = directory / "config.toml"
-    file.write_text(
-        f'[store]\nsite = "s1"\nnode = "pc1"\n[mqtt]\nport = {port}\n{mqtt}\n[journal]\ndirectory = "{directory}/state"\n'
-        f"[api]\nenabled = false\n{extra}"
-    )
-    config = load(file, {}).config
-    service = Service(config, Journal.open(Path(config.journal.directory)))
-    task = asyncio.create_task(service.run())
-    try:
-        ready = asyncio.create_task(service.ready.wait())
-        await asyncio.wait({ready, task}, return_when=asyncio.FIRST_COMPLETED)
-        yield Node(service, task)
-    finally:
-        service.stop()
-        async with asyncio.timeout(TIMEOUT_S):
             await task
