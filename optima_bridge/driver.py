@@ -31,6 +31,10 @@ class DriverSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    def narrow(self, declared: frozenset[Capability]) -> frozenset[Capability]:
+        """What this very device can do, of what the driver declares; all of it where settings do not say otherwise."""
+        return declared
+
 
 class DriverInfo(msgspec.Struct, frozen=True):
     """What can be known of a driver without opening anything.

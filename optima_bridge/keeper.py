@@ -87,7 +87,7 @@ class DeviceKeeper:
         self._unknown = {
             subject: unknown
             for capability, (subject, unknown) in UNKNOWN_STATES.items()
-            if capability in info.capabilities and (info.reports_removal or subject is not Subject.CARD)
+            if capability in config.settings.narrow(info.capabilities) and (info.reports_removal or subject is not Subject.CARD)
         }
         for subject, unknown in self._unknown.items():
             hub.set_state(name, subject, unknown, "unknown")
@@ -116,7 +116,7 @@ class DeviceKeeper:
         return {
             "label": self.config.label,
             "driver": info.name,
-            "capabilities": sorted(str(capability) for capability in info.capabilities),
+            "capabilities": sorted(str(capability) for capability in self.config.settings.narrow(info.capabilities)),
             "maturity": str(info.maturity),
             "reports_removal": info.reports_removal,
             "model": identity.model,

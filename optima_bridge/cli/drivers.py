@@ -49,10 +49,10 @@ def show(settings: Settings, name: str) -> None:
             f"no driver {name!r} is installed; there are: {', '.join(known)}", next_step="bridge drivers list"
         )
     document = describe(name)
-    settings_model = registry.load(name).Settings
+    keys = registry.load(name).Settings.model_json_schema().get("properties", {})
     document["settings"] = {
-        key: {"default": None if field.is_required() else field.default, "description": field.description or ""}
-        for key, field in settings_model.model_fields.items()
+        key: {"default": schema.get("default"), "description": schema.get("description", "")}
+        for key, schema in keys.items()
     }
     if settings.json:
         settings.print_json({"schema": "optima.driver/1", **document})

@@ -26,6 +26,11 @@ KEYS = {
     "0101EFCDAB00002C": "clerk key 3",
 }
 CARDS = {"67003B51C6": "card of the shift leader", "100086F444": "card of the store manager"}
+SETTINGS = {
+    "keylock": 'abilities = ["keylock"]\n',
+    "seal": 'abilities = ["seal-switch"]\n',
+    "controller": 'abilities = ["terminal"]\n',
+}
 CYCLE_S = 6.0
 FIRST_STEP_S = 0.4
 
@@ -98,7 +103,7 @@ class SimulatedStore:
     def configuration(self) -> str:
         """The ``[devices.*]`` tables."""
         return "\n".join(
-            f'[devices.{name}]\ndriver = "{driver}"\nport = "{self._directory / name}"\n'
+            f'[devices.{name}]\ndriver = "{driver}"\nport = "{self._directory / name}"\n{SETTINGS.get(name, "")}'
             for name, (driver, _) in self.devices.items()
         )
 

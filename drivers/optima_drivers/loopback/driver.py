@@ -42,6 +42,13 @@ from optima_drivers.loopback.codec import (
 )
 
 TRIES = 3
+SUBJECTS = {
+    Capability.KEY_READER: Subject.KEY,
+    Capability.CARD_READER: Subject.CARD,
+    Capability.KEYLOCK: Subject.KEYLOCK,
+    Capability.SEAL_SWITCH: Subject.SEAL,
+    Capability.TERMINAL: Subject.CONTROLLER,
+}
 POSITIONS = {
     0: KeylockPosition.BETWEEN,
     1: KeylockPosition.LOCKED,
@@ -59,6 +66,12 @@ class LoopbackSettings(DriverSettings):
         le=10_000,
         description="how long the device may take to say who it is, per try, milliseconds",
     )
+    abilities: frozenset[Capability] = Field(
+        default=frozenset(SUBJECTS), min_length=1, description="what the device stands in for; it is deaf to the rest"
+    )
+
+    def narrow(self, declared: frozenset[Capability]) -> frozenset[Capability]:
+        return declared & self.abilities
 
 
 class LoopbackDriver:
@@ -69,15 +82,7 @@ class LoopbackDriver:
         summary="no hardware: every kind of event, for tests and the demo",
         contract=CONTRACT,
         maturity=Maturity.STABLE,
-        capabilities=frozenset(
-            {
-                Capability.KEY_READER,
-                Capability.CARD_READER,
-                Capability.KEYLOCK,
-                Capability.SEAL_SWITCH,
-                Capability.TERMINAL,
-            }
-        ),
+        capabilities=frozenset(SUBJECTS),
         schemes=frozenset({"memory", "serial"}),
         integrity="lrc",
         spec="optima_drivers.loopback.codec",
@@ -93,6 +98,7 @@ class LoopbackDriver:
         self._key: str | None = None
         self._states: dict[Subject, Data] = {}
         self._counters: Counter[str] = Counter()
+        self._subjects = {SUBJECTS[ability] for ability in settings.abilities}
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -118,11 +124,13 @@ class LoopbackDriver:
     async def events(self) -> AsyncGenerator[Event | Observation, None]:
         while self._found:
             for found in self._find(*self._found.pop(0)):
-                yield found
+                if found.subject in self._subjects:
+                    yield found
         while True:
             while self._inbox:
                 for event in self._decide(*self._inbox.pop(0)):
-                    yield event
+                    if event.subject in self._subjects:
+                        yield event
             await self._receive()
 
     async def _ask(self) -> DeviceIdentity:
