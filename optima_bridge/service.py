@@ -29,6 +29,7 @@ from optima_bridge.log import get_logger
 from optima_bridge.model import JsonValue, Record, Subject
 from optima_bridge.notify import notify, watchdog_interval_s
 from optima_bridge.sinks.broker import BrokerSettings, TlsFiles
+from optima_bridge.sinks.ledger import RetainedLedger
 from optima_bridge.sinks.mqtt import MqttSink, Presentation
 from optima_bridge.topics import BRIDGE, Topics
 
@@ -238,6 +239,7 @@ class Service:
             broker,
             self.journal,
             self.hub.retained,
+            RetainedLedger(Path(self.config.journal.directory) / "retained-topics"),
             Presentation(status_topic, will, birth, stopped),
             self.topics.command("+", "+"),
             lambda topic, payload, retained: commands.take(topic, payload, retained),

@@ -9,8 +9,8 @@ broker's access list denied looks delivered. So this module
 - puts ready-made PUBLISH packets into paho's output queue, so that order with paho's own packets is kept.
 
 It stands on these internals, and `tests/broker/test_mqtt_pipe.py` notices when one of them changes: aiomqtt
-``Client._client``, ``_connected``; paho ``Client._create_socket_connection``, ``_create_socket``, ``_sock_close``,
-``_out_packet``, ``loop_write``, and aiomqtt's reading on while ``socket.pending() > 0``.
+``Client._client``, ``_connected``; paho ``Client._create_socket``, ``_sock_close``, ``_out_packet``, ``loop_write``,
+``on_connect``, ``on_disconnect``, ``on_socket_register_write``, and aiomqtt's reading on while ``socket.pending() > 0``.
 
 Packet formats: MQTT 5.0 §3.3 (PUBLISH), §3.4 (PUBACK); MQTT 3.1.1 §3.3, §3.4.
 """
@@ -28,11 +28,14 @@ import aiomqtt
 from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.enums import MQTTErrorCode
 
+CONNACK = 0x20
 PUBLISH = 0x30
 PUBACK = 0x40
+TLS_ALERT = 0x15  # RFC 8446 §5.1, content type
 RETAIN = 0x01
 QOS_1 = 0x02
 DEFAULT_RECEIVE_MAXIMUM = 65535  # MQTT 5.0 §3.2.2.3.3: absent means this
+DEFAULT_MAXIMUM_PACKET_BYTES = (1 << 28) + 4  # MQTT 5.0 §3.2.2.3.6: absent means what the length field can say
 MAX_PACKET_BYTES = 1 << 20
 # Packet identifiers are one space per connection. paho counts its own (SUBSCRIBE) from 1 up; ours start here.
 FIRST_PACKET_ID = 0x0400
@@ -122,7 +125,11 @@ class AckSplitter:
 
 
 class AckTap:
-    """A socket as paho sees it, whose stream has no PUBACKs in it any more."""
+    """A socket as paho sees it, whose stream has no PUBACKs in it any more.
+
+    Attributes:
+        answered: whether the peer has said anything; only a CONNACK may come first (MQTT 5.0 §3.2, 3.1.1 §3.2).
+    """
 
     def __init__(self, sock: Any, on_acks: Callable[[Acks], None], on_error: Callable[[OSError], None]) -> None:
         self._sock = sock
@@ -130,6 +137,7 @@ class AckTap:
         self._on_error = on_error
         self._splitter = AckSplitter()
         self._ready = b""
+        self.answered = False
 
     def recv(self, size_bytes: int) -> bytes:
         if not self._ready:
@@ -143,9 +151,10 @@ class AckTap:
             if not data:
                 return b""
             try:
+                self._check_first(data)
                 acks, self._ready = self._splitter.feed(data)
             except ValueError as error:
-                problem = ConnectionAbortedError(f"the peer does not speak MQTT: {error}")
+                problem = ConnectionAbortedError(f"it does not speak MQTT: {error}")
                 self._on_error(problem)
                 raise problem from error
             if acks:
@@ -154,6 +163,22 @@ class AckTap:
                 raise BlockingIOError
         chunk, self._ready = self._ready[:size_bytes], self._ready[size_bytes:]
         return chunk
+
+    def _check_first(self, data: bytes) -> None:
+        if not self.answered:
+            if data[0] != CONNACK:
+                raise ValueError("this is TLS" if data[0] == TLS_ALERT else f"it begins with {data[0]:#04x}")
+            self.answered = True
+
+    def send(self, data: bytes) -> int:
+        """Send what goes; a broken connection is for recv() to report, which may have the peer's reason before it."""
+        try:
+            sent: int = self._sock.send(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError as error:
+            raise BlockingIOError from error
+        return sent
 
     def pending(self) -> int:
         """Bytes that wait above the file descriptor; aiomqtt reads on until there are none."""
@@ -169,53 +194,67 @@ class PublishPipe:
 
     Args:
         client: not yet entered.
-        sock: TCP connection to the broker; becomes the client's.
+        sock: TCP or TLS connection to the broker; becomes the client's.
         on_acks: called with (packet id, reason) pairs in the order in which they came.
-        mqtt5: whether PUBLISH carries properties.
     """
 
-    def __init__(
-        self, client: aiomqtt.Client, sock: socket.socket, on_acks: Callable[[Acks], None], *, mqtt5: bool
-    ) -> None:
+    def __init__(self, client: aiomqtt.Client, sock: socket.socket, on_acks: Callable[[Acks], None]) -> None:
         self._aiomqtt = client
         self._paho: PahoClient = client._client  # noqa: SLF001 - see the module's docstring
-        self._on_acks = on_acks
-        self._mqtt5 = mqtt5
         self._next_id = FIRST_PACKET_ID
-        self._loop = asyncio.get_running_loop()
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
+        self.maximum_packet_bytes = DEFAULT_MAXIMUM_PACKET_BYTES
         self.session_present = False
         self.disconnect_reason = ""
         self.error: OSError | None = None
-        create_socket = self._paho._create_socket  # noqa: SLF001
+        self._tap = AckTap(sock, on_acks, self._failed)
         paho: Any = self._paho
-        paho._create_socket_connection = lambda: sock  # noqa: SLF001
-        paho._create_socket = lambda: AckTap(create_socket(), on_acks, self._failed)  # noqa: SLF001
+        paho._create_socket = lambda: self._tap  # noqa: SLF001
+        self._loop = asyncio.get_running_loop()
+        paho.on_socket_register_write = lambda *_: self._loop.call_soon_threadsafe(self._want_write)
         on_connect: Any = self._paho.on_connect
         on_disconnect: Any = self._paho.on_disconnect
 
         def connected(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
             self.session_present = bool(flags.session_present)
             self.receive_maximum = getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
+            self.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", DEFAULT_MAXIMUM_PACKET_BYTES)
             on_connect(client, userdata, flags, reason, properties)
 
         def disconnected(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
             if flags.is_disconnect_packet_from_server:
                 self.disconnect_reason = str(reason)
+            self._never_connects("the connection ended before the login was answered")
             on_disconnect(client, userdata, flags, reason, properties)
 
         self._paho.on_connect = connected
         self._paho.on_disconnect = disconnected
 
+    @property
+    def answered(self) -> bool:
+        """Whether the broker has said anything at all."""
+        return self._tap.answered
+
+    def _want_write(self) -> None:
+        """aiomqtt's own version registers the descriptor's number, which may be closed by now, or another file's."""
+        if (descriptor := self._tap.fileno()) >= 0:
+            self._loop.add_writer(descriptor, self._paho.loop_write)
+
     def _failed(self, error: OSError) -> None:
         self.error = error
+        self._never_connects(str(error))
+
+    def _never_connects(self, why: str) -> None:
+        """Before the CONNACK aiomqtt does not listen to the end of a connection and would wait for its time-out."""
         waiting = self._aiomqtt._connected  # noqa: SLF001
-        if not waiting.done():  # refused before CONNACK, as TLS 1.3 does with a client certificate: say so at once
-            waiting.set_exception(aiomqtt.MqttError(str(error)))
+        if not waiting.done():
+            waiting.set_exception(aiomqtt.MqttError(why))
+            waiting.exception()  # whoever waits gets it; a cancelled one must not leave a complaint behind
 
     def close(self) -> None:
         """End the connection where aiomqtt does not: after a failed login it keeps the socket and its timer."""
         self._paho._sock_close()  # noqa: SLF001
+        self._tap.close()
 
     def take_id(self) -> int:
         """The next packet identifier; the caller never has more than a window of them in flight."""
@@ -245,31 +284,3 @@ class PublishPipe:
     def backlog(self) -> bool:
         """Whether the socket has not yet taken everything."""
         return bool(self._paho._out_packet)  # noqa: SLF001
-
-
-async def open_tcp(host: str, port: int, timeout_s: float) -> socket.socket:
-    """A connected TCP socket, the first address that answers; blocking mode with a time-out, as paho expects it.
-
-    Raises:
-        OSError: nothing answers; TimeoutError among them.
-    """
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(timeout_s):
-        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        failure: OSError | None = None
-        for family, kind, protocol, _, address in addresses:
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.setblocking(False)
-                await loop.sock_connect(sock, address)
-            except OSError as error:
-                sock.close()
-                failure = error
-            except BaseException:
-                sock.close()
-                raise
-            else:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.settimeout(timeout_s)
-                return sock
-    raise failure or OSError(f"{host} has no address")

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optima_bridge.sinks.mqtt_pipe import AckSplitter, Acks, PublishPipe, encode_publish, open_tcp
-from tests.broker.conftest import Mosquitto
+from optima_bridge.sinks.dial import dial
+from optima_bridge.sinks.mqtt_pipe import Acks, AckSplitter, PublishPipe, encode_publish
+from tests.support import Mosquitto
 
 PUBACK_OK = bytes.fromhex("40 02 04 00")
 PUBACK_DENIED = bytes.fromhex("40 04 04 01 87 00")
@@ -21,8 +22,14 @@ LONG_PUBLISH = b"\x30" + b"\xac\x02" + b"\x00\x01t" + b"x" * 297
 
 def test_publish_is_encoded_as_the_standard_says() -> None:
     # MQTT 5.0 §3.3: fixed header, remaining length, topic, packet identifier, properties, payload
-    assert encode_publish(b"a/b", b"hi", 0x0400, retain=True, properties=b"").hex(" ") == "33 0a 00 03 61 2f 62 04 00 00 68 69"
-    assert encode_publish(b"a/b", b"hi", 0x0400, retain=False, properties=None).hex(" ") == "32 09 00 03 61 2f 62 04 00 68 69"
+    assert (
+        encode_publish(b"a/b", b"hi", 0x0400, retain=True, properties=b"").hex(" ")
+        == "33 0a 00 03 61 2f 62 04 00 00 68 69"
+    )
+    assert (
+        encode_publish(b"a/b", b"hi", 0x0400, retain=False, properties=None).hex(" ")
+        == "32 09 00 03 61 2f 62 04 00 68 69"
+    )
     assert encode_publish(b"t", b"", 0, retain=False, properties=None).hex(" ") == "30 03 00 01 74"
     assert encode_publish(b"t", b"x" * 297, 0, retain=False, properties=None) == LONG_PUBLISH
     assert encode_publish(b"t", b"x" * 20000, 0, retain=False, properties=None)[:4].hex(" ") == "30 a3 9c 01"
@@ -48,7 +55,7 @@ def test_pubacks_are_taken_out_however_the_stream_is_cut(packets: list[bytes], c
 
 @pytest.mark.parametrize("stream", ["30 ff ff ff ff 01", "30 ff ff ff 7f"])
 def test_a_stream_that_is_not_mqtt_is_refused(stream: str) -> None:
-    with pytest.raises(ValueError, match="packet|length"):
+    with pytest.raises(ValueError, match=r"packet|length"):
         AckSplitter().feed(bytes.fromhex(stream))
 
 
@@ -75,7 +82,7 @@ async def test_publishes_are_acknowledged_in_order_while_aiomqtt_does_its_own_wo
     mosquitto.start()
     session = Session()
     client = aiomqtt.Client("127.0.0.1", mosquitto.port, protocol=aiomqtt.ProtocolVersion.V5)
-    pipe = PublishPipe(client, await open_tcp("127.0.0.1", mosquitto.port, 5), session.take, mqtt5=True)
+    pipe = PublishPipe(client, await dial("127.0.0.1", mosquitto.port, None, 5), session.take)
     async with client:
         assert pipe.receive_maximum == 20  # what mosquitto's CONNACK says by default
         await client.subscribe("t/#", qos=1)
@@ -101,7 +108,7 @@ async def test_a_denied_publish_shows_its_reason(mosquitto: Mosquitto, tmp_path:
     mosquitto.start(f"allow_anonymous true\nacl_file {acl}\n")
     session = Session()
     client = aiomqtt.Client("127.0.0.1", mosquitto.port, protocol=aiomqtt.ProtocolVersion.V5)
-    pipe = PublishPipe(client, await open_tcp("127.0.0.1", mosquitto.port, 5), session.take, mqtt5=True)
+    pipe = PublishPipe(client, await dial("127.0.0.1", mosquitto.port, None, 5), session.take)
     async with client:
         pipe.write(encode_publish(b"bad/x", b"no", 0x500, retain=False, properties=b""))
         pipe.write(encode_publish(b"good/x", b"yes", 0x501, retain=False, properties=b""))
@@ -117,7 +124,7 @@ async def test_a_closed_pipe_leaves_no_descriptor_behind(mosquitto: Mosquitto) -
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         client = aiomqtt.Client("127.0.0.1", mosquitto.port, protocol=aiomqtt.ProtocolVersion.V5)
-        pipe = PublishPipe(client, await open_tcp("127.0.0.1", mosquitto.port, 5), lambda _: None, mqtt5=True)
+        pipe = PublishPipe(client, await dial("127.0.0.1", mosquitto.port, None, 5), lambda _: None)
         with pytest.raises(aiomqtt.MqttError, match=r"[Nn]ot authori[sz]ed"):
             await client.__aenter__()
         pipe.close()

@@ -6,14 +6,17 @@ import asyncio
 import json
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from optima_bridge.sinks import mqtt as sink_module
-from optima_bridge.sinks.mqtt import flag_replay
-from tests.broker.conftest import Mosquitto, running, subscribed
+from optima_bridge.sinks import window as window_module
+from optima_bridge.sinks.window import flag_replay
+from tests.nodes import running
+from tests.support import Mosquitto, subscribed, until
 
 pytestmark = pytest.mark.broker
 
@@ -24,7 +27,10 @@ def numbers(payloads: list[dict[str, Any]]) -> list[int]:
 
 def first_arrivals(payloads: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What a consumer that drops repeated ids is left with."""
-    return list({payload["id"]: payload for payload in reversed(payloads)}.values())[::-1]
+    first: dict[str, dict[str, Any]] = {}
+    for payload in payloads:
+        first.setdefault(payload["id"], payload)
+    return list(first.values())
 
 
 async def test_an_event_arrives_as_the_contract_says(mosquitto: Mosquitto, tmp_path: Path) -> None:
@@ -105,13 +111,15 @@ async def test_every_event_arrives_in_order_though_the_broker_goes_away(
     assert {payload["seq"]: payload["id"] for payload in reversed(seen.payloads("evt/"))} == every, "one id per seq"
 
 
-async def test_more_events_than_the_queue_holds_come_from_the_journal_in_order(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    count = sink_module.LIVE_RECORDS + 700
+async def test_more_events_than_the_queue_holds_come_from_the_journal_in_order(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    count = window_module.LIVE_RECORDS + 700
     async with running(tmp_path / "node", mosquitto.port) as node:
         for number in range(count):
             node.key(number)
         assert node.service.mqtt is not None
-        assert len(node.service.mqtt._queue) <= sink_module.LIVE_RECORDS
+        assert len(node.service.mqtt._window._queue) <= window_module.LIVE_RECORDS
         mosquitto.start()
         async with subscribed(mosquitto.port) as seen:
             await seen.until(lambda: bool(seen.payloads("state/bridge/status")))
@@ -119,7 +127,11 @@ async def test_more_events_than_the_queue_holds_come_from_the_journal_in_order(m
                 node.key(number)
                 await asyncio.sleep(0)
             assert await node.service.mqtt.drain(20)
-            await seen.until(lambda: bool(seen.payloads("evt/front/key")) and numbers(seen.payloads("evt/front/key"))[-1] == count + 49)
+            await seen.until(
+                lambda: (
+                    bool(seen.payloads("evt/front/key")) and numbers(seen.payloads("evt/front/key"))[-1] == count + 49
+                )
+            )
             arrived = numbers(seen.payloads("evt/front/key"))
             assert arrived == list(range(arrived[0], count + 50))
 
@@ -133,7 +145,9 @@ async def test_what_one_life_could_not_send_the_next_one_does(mosquitto: Mosquit
         await asyncio.sleep(0.3)
         async with running(tmp_path / "node", mosquitto.port):
             await seen.until(lambda: len(seen.payloads("evt/front/key")) >= 20)
-            await seen.until(lambda: len([p for p in seen.payloads("evt/bridge/status") if p["data"]["action"] == "started"]) == 2)
+            await seen.until(
+                lambda: len([p for p in seen.payloads("evt/bridge/status") if p["data"]["action"] == "started"]) == 2
+            )
     assert numbers(seen.payloads("evt/front/key")) == list(range(20))
     first, second = [p for p in seen.payloads("evt/bridge/status") if p["data"]["action"] == "started"]
     assert second["epoch"] > first["epoch"]
@@ -143,7 +157,7 @@ async def test_what_one_life_could_not_send_the_next_one_does(mosquitto: Mosquit
 async def test_a_denied_topic_is_named_and_its_events_arrive_once_it_is_allowed(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink_module, "DENIED_RETRY_S", 0.2)
+    monkeypatch.setattr(window_module, "DENIED_RETRY_S", 0.2)
     acl = tmp_path / "acl"
     prefix = "optima/v1/s1/pc1"
     allowed = f"topic readwrite {prefix}/state/#\ntopic readwrite {prefix}/alert/#\ntopic readwrite {prefix}/evt/bridge/#\ntopic read #\n"
@@ -154,7 +168,7 @@ async def test_a_denied_topic_is_named_and_its_events_arrive_once_it_is_allowed(
         node.key(1)
         node.key(2)
         await seen.until(lambda: any("evt/front/key" in json.dumps(alert) for alert in seen.payloads("alert/")))
-        assert f"{prefix}/evt/front/key" in node.service.mqtt.status()["denied_topics"]
+        assert f"{prefix}/evt/front/key" in str(node.service.mqtt.status()["denied_topics"])
         assert not seen.payloads("evt/front/key")
         acl.write_text(allowed + f"topic readwrite {prefix}/#\n")
         mosquitto.reload()
@@ -178,7 +192,9 @@ async def test_status_names_what_is_wrong_with_the_broker(mosquitto: Mosquitto, 
         await problem(node, "refuses the login")
 
 
-async def test_a_broker_that_hangs_is_named_and_the_daemon_stops_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broker_that_hangs_is_named_and_the_daemon_stops_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sink_module, "CONNECT_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, nobody reads
         await hangs(tmp_path, silent.getsockname()[1])
@@ -192,13 +208,13 @@ async def hangs(tmp_path: Path, port: int) -> None:
 
 
 async def problem(node: Any, words: str) -> None:
-    async with asyncio.timeout(20):
-        while words not in str((node.service.mqtt.status()["problem"] or {}).get("what")):
-            await asyncio.sleep(0.01)
+    await until(lambda: words in str((node.service.mqtt.status()["problem"] or {}).get("what")))
 
 
 async def publish(port: int, topic: str, payload: str, *extra: str) -> None:
-    process = await asyncio.create_subprocess_exec("mosquitto_pub", "-p", str(port), "-t", topic, "-q", "1", "-m", payload, *extra)
+    process = await asyncio.create_subprocess_exec(
+        "mosquitto_pub", "-p", str(port), "-t", topic, "-q", "1", "-m", payload, *extra
+    )
     assert await process.wait() == 0
 
 
@@ -219,8 +235,10 @@ async def test_requests_are_answered_and_bad_ones_refused_by_name(mosquitto: Mos
             ("r3", "ping", '{"exp":"2001-01-01T00:00:00Z"}', "expired"),
             ("r4", "replay", '{"args":{"from":9,"to":3}}', "bad-range"),
         ):
-            await publish(mosquitto.port, f"{command}/{verb}", json.dumps({"req": request, "by": "hq", **json.loads(body)}))
-            await seen.until(lambda request=request: bool(answer(request)))
+            await publish(
+                mosquitto.port, f"{command}/{verb}", json.dumps({"req": request, "by": "hq", **json.loads(body)})
+            )
+            await until(partial(answer, request))
             assert answer(request).get("code") == code
         for garbage in ("", "{", '{"req":1}', '{"req":"../../x","by":"hq"}', "x" * 20000):
             await publish(mosquitto.port, f"{command}/ping", garbage)
@@ -236,9 +254,7 @@ async def test_requests_are_answered_and_bad_ones_refused_by_name(mosquitto: Mos
 async def test_a_second_daemon_with_the_same_client_id_is_named(mosquitto: Mosquitto, tmp_path: Path) -> None:
     mosquitto.start()
     async with running(tmp_path / "a", mosquitto.port) as first:
-        async with asyncio.timeout(10):
-            while not first.service.mqtt.connected:  # type: ignore[union-attr]
-                await asyncio.sleep(0.01)
+        await until(lambda: first.service.mqtt.connected)  # type: ignore[union-attr]
         async with running(tmp_path / "b", mosquitto.port):
             await problem(first, "end as soon as they begin")
 
