@@ -37,9 +37,9 @@ CREATE TABLE meta   (key TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) WITH
 """
 COLUMNS = "epoch, seq, wall_ns, topic, payload"
 
-# sqlite3 gives up the GIL around every step of a statement, and beside a busy loop each return takes up to 5 ms. Rows
+# sqlite3 gives up the GIL around every step of a statement, and beside a busy loop has to wait for it each time. Rows
 # therefore go in many to a statement (measured beside a spinning thread: executemany 300 records/s, this 20,000). The few
-# fixed sizes keep the prepared statements in the connection's cache.
+# fixed sizes keep the prepared statements in the connection's cache, and the cache small.
 INSERT = {
     size: f"INSERT OR IGNORE INTO record ({COLUMNS}) VALUES " + ",".join(["(?,?,?,?,?)"] * size)  # noqa: S608 - constants
     for size in (512, 64, 8, 1)
