@@ -36,7 +36,6 @@ async def main(seconds: float, rate: int, directory: Path) -> None:
     journal = Journal.open(directory)
     journal.attach(asyncio.get_running_loop(), lambda problem: print("problem:", problem), print)
 
-    rss_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     singles: list[float] = []
     for _ in range(500):
         start = time.perf_counter()
@@ -45,6 +44,14 @@ async def main(seconds: float, rate: int, directory: Path) -> None:
         singles.append(time.perf_counter() - start)
     say("one by one", singles, f"{len(singles) / sum(singles):.0f} records/s")
 
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(600):
+        for _ in range(10):
+            journal.append(make(journal))
+        await journal.read(journal.head, 1)
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib
+    print(f"{'growth over 6000 records':28} {grown_kib / 1024:.2f} MiB")
+
     records = [make(journal) for _ in range(5500)]
     start = time.perf_counter()
     for record in records:
@@ -52,9 +59,6 @@ async def main(seconds: float, rate: int, directory: Path) -> None:
     took = time.perf_counter() - start
     await journal.read(journal.head, 1)
     print(f"{'append':28} {took / len(records) * 1e6:.2f} µs")
-    print(
-        f"{'growth over 6000 records':28} {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss_kib) / 1024:.2f} MiB"
-    )
 
     waits: list[float] = []
 
