@@ -25,6 +25,6 @@ class Backoff:
 
     def next_s(self) -> float:
         """Seconds to wait before the next try."""
-        nominal_s = min(self._most_s, self._first_s * 2 ** min(self.tries, 20))
+        nominal_s = min(self._most_s, self._first_s * 2.0 ** min(self.tries, 20))
         self.tries += 1
         return nominal_s * (0.5 + self._rng.random() / 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
@@ -105,7 +105,9 @@ class Commands:
     def _run(self, device: str, verb: str, request: Request) -> dict[str, JsonValue]:
         hub = self._hub
         if device != "bridge" or verb not in ("ping", "get", "replay"):
-            raise Rejected("unknown-verb", f"there is no {device}/{verb}; there are bridge/ping, bridge/get, bridge/replay")
+            raise Rejected(
+                "unknown-verb", f"there is no {device}/{verb}; there are bridge/ping, bridge/get, bridge/replay"
+            )
         if verb == "ping":
             return {"epoch": hub.journal.epoch, "seq": hub.journal.head[1]}
         if verb == "get":
@@ -114,9 +116,9 @@ class Commands:
             return {"topics": len(hub.retained)}
         arguments = request.args
         epoch = arguments.epoch or hub.journal.epoch
-        last = (epoch, arguments.last) if arguments.last else hub.journal.head
-        if arguments.first < 1 or last < (epoch, arguments.first):
-            raise Rejected("bad-range", "a replay needs 1 <= from <= to")
+        last = min((epoch, arguments.last), hub.journal.head) if arguments.last else hub.journal.head
+        if epoch < 0 or arguments.first < 1 or last < (epoch, arguments.first):
+            raise Rejected("bad-range", "a replay needs 1 <= from <= to, and an epoch that was")
         try:
             self._replay((epoch, arguments.first), last)
         except SinkError as error:
@@ -138,7 +140,7 @@ class Commands:
             raise Rejected("malformed", f"exp is not a time: {error}") from error
         now_s = self._hub.clock.now()[0] / 1e9
         if now_s > expires_s:
-            raise Rejected("expired", f"it was valid until {datetime.fromtimestamp(expires_s, UTC).isoformat()}")
+            raise Rejected("expired", f"it was valid until {request.exp}")
 
     def _answer(self, request: Request, answer: dict[str, JsonValue]) -> None:
         payload = msgspec.json.encode({"req": request.req, **answer})

@@ -13,6 +13,7 @@ import secrets
 from functools import lru_cache
 from pathlib import Path
 
+from optima_bridge.errors import ConfigError
 from optima_bridge.model import JsonValue, Subject
 
 HASH_BYTES = 16
@@ -69,15 +70,44 @@ class IdentifierPolicy:
 
 
 def load_or_make_secret(path: Path) -> bytes:
-    """The secret kept at `path` (0600); made at the first start. Losing it changes every reference, nothing else."""
+    """The secret kept at `path` (0600); made at the first start. Losing it changes every reference, nothing else.
+
+    Raises:
+        ConfigError: it cannot be read or made, or it is too short to hide anything.
+    """
     try:
-        secret = path.read_bytes()
-    except FileNotFoundError:
-        secret = secrets.token_bytes(SECRET_BYTES)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(fd, secret)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        secret = path.read_bytes() if path.exists() else _make_secret(path)
+    except OSError as error:
+        raise ConfigError(
+            f"the identifier secret {path} cannot be used: {(error.strerror or str(error)).lower()}",
+            cause="its owner or mode was changed, or the disk is full",
+            next_step=f"see who owns it: ls -l {path}",
+            file=str(path),
+        ) from error
+    if len(secret) < SECRET_BYTES:
+        raise ConfigError(
+            f"the identifier secret {path} has {len(secret)} bytes, not {SECRET_BYTES}",
+            cause="it was cut short or edited",
+            next_step=f"restore it from a backup, or remove it and every key_ref and card_ref changes: rm {path}",
+            file=str(path),
+        )
+    return secret
+
+
+def _make_secret(path: Path) -> bytes:
+    """Write it beside and rename it: a power cut leaves the whole secret or none."""
+    secret = secrets.token_bytes(SECRET_BYTES)
+    beside = path.with_name(f"{path.name}.new")
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, secret)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    beside.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
     return secret
