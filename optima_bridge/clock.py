@@ -41,8 +41,8 @@ class Clock:
 
     def __init__(self) -> None:
         self.boot = boot_id()
-        self._second = -1
-        self._prefix = ""
+        self._millisecond = -1
+        self._text = ""
         self._sampled_ns = -SAMPLE_NS
         self._synced = False
         self._offset_ns = time.time_ns() - time.monotonic_ns()
@@ -69,8 +69,11 @@ class Clock:
 
     def rfc3339(self, wall_ns: int) -> str:
         """``2026-11-22T11:32:42.238Z``: UTC, milliseconds."""
-        second, rest_ns = divmod(wall_ns, 1_000_000_000)
-        if second != self._second:
-            self._second = second
-            self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-        return f"{self._prefix}{rest_ns // 1_000_000:03d}Z"
+        millisecond = wall_ns // 1_000_000
+        if millisecond != self._millisecond:
+            second, rest = divmod(millisecond, 1000)
+            if second != self._millisecond // 1000 or not self._text:
+                self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+            self._millisecond = millisecond
+            self._text = f"{self._text[:20]}{rest:03d}Z"
+        return self._text

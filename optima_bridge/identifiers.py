@@ -24,21 +24,29 @@ class Uuid7:
     """UUID version 7 (RFC 9562 §5.7) as text: milliseconds first, so that ids sort by time."""
 
     def __init__(self) -> None:
-        self._pool = b""
-        self._at = 0
+        self._tails: list[str] = []
+        self._millisecond = -1
+        self._head = ""
 
     def new(self, wall_ns: int) -> str:
         """A new id for something that happened at `wall_ns`."""
-        at = self._at
-        if at >= len(self._pool):  # one system call for many ids
-            self._pool = os.urandom(2560)
-            at = 0
-        self._at = at + 10
-        number = int.from_bytes(self._pool[at : at + 10], "big")
-        high = (wall_ns // 1_000_000 & 0xFFFFFFFFFFFF) << 16 | 0x7000 | number >> 68
-        low = 0x8000000000000000 | number & 0x3FFFFFFFFFFFFFFF
-        text = f"{high:016x}{low:016x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        millisecond = wall_ns // 1_000_000
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            digits = f"{millisecond & 0xFFFFFFFFFFFF:012x}"
+            self._head = f"{digits[:8]}-{digits[8:]}-7"
+        if not self._tails:
+            self._tails = _random_tails(256)  # one system call for many ids
+        return self._head + self._tails.pop()
+
+
+def _random_tails(count: int) -> list[str]:
+    """What follows the version digit: 12 random bits, the variant, 62 random bits."""
+    digits = os.urandom(count * 10).hex()
+    return [
+        f"{digits[at : at + 3]}-{'89ab'[int(digits[at + 3], 16) & 3]}{digits[at + 4 : at + 7]}-{digits[at + 7 : at + 19]}"
+        for at in range(0, len(digits), 20)
+    ]
 
 
 class IdentifierPolicy:
