@@ -109,6 +109,11 @@ def explain(
             cause="the port expects TLS, or belongs to another program",
             next_step="check [mqtt] port and, for TLS, that there is a table [mqtt.tls]",
         )
+    if pipe is not None and not pipe.answered and "timed out" in text.lower():
+        other = ', or one that knows MQTT 3.1.1 only; then set protocol = "3.1.1" in [mqtt]' if settings.mqtt5 else ""
+        return BrokerUnavailable(
+            f"{where} accepts the connection and does not answer the login", cause=f"a broker that hangs{other}"
+        )
     if isinstance(error, TimeoutError) or "timed out" in text.lower():
         return BrokerUnavailable(
             f"{where} does not answer", cause="a firewall, a wrong address, or a broker that hangs"
