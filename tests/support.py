@@ -64,6 +64,10 @@ class Mosquitto:
             time.sleep(0.01)
         raise AssertionError("mosquitto did not start")
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def reload(self) -> None:
         """Read the access list again."""
         assert self._process is not None
