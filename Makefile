@@ -45,7 +45,9 @@ imports: $(STAMP)  ## import-linter: imports go down only
 	@$(BIN)/lint-imports
 
 coverage: $(STAMP)  ## all tests with branch coverage; the threshold is in pyproject.toml
+	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
 docs: $(STAMP)  ## rewrite the tables in docs/reference that are made from the source
