@@ -191,14 +191,14 @@ class Journal:
 
     def stats(self) -> JournalStats:
         """The journal in numbers, as of the last commit."""
-        writer, disk = self._writer, os.statvfs(self._directory)
+        writer = self._writer
         oldest_ns = writer.oldest_wall_ns
         return JournalStats(
             records=writer.records,
             size_bytes=sum(_size_bytes(self._directory / (FILE_NAME + suffix)) for suffix in ("", "-wal")),
             oldest_age_s=None if oldest_ns is None else max(0.0, (self._wall_ns() - oldest_ns) / 1e9),
             pending=writer.unwritten + writer.queue.qsize(),
-            free_bytes=disk.f_bavail * disk.f_frsize,
+            free_bytes=_free_bytes(self._directory),
             problem=writer.problem.what if writer.problem else None,
         )
 
@@ -279,3 +279,12 @@ def _size_bytes(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _free_bytes(directory: Path) -> int:
+    """0 too where the directory was removed: an open file is still written, and asking must not end the daemon."""
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return 0
+    return disk.f_bavail * disk.f_frsize

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from optima_bridge import service as service_module
+from optima_bridge.model import Subject
 from tests.daemon.store import UNPRIVILEGED, Daemon, destroy, needs_permissions, plugged, running
-from tests.support import Mosquitto, subscribed, until
+from tests.nodes import running as running_here
+from tests.support import Mosquitto, free_port, subscribed, until
 
 SECRET = "identifier-secret"
 
@@ -75,6 +79,20 @@ def fill(path: Path) -> None:
                     file.write(bytes(size_bytes))
             except OSError:
                 continue
+
+
+async def test_a_state_directory_that_is_removed_while_it_is_used_does_not_end_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "HEALTH_S", 0.01)
+    monkeypatch.setenv("WATCHDOG_USEC", "10000")
+    async with running_here(tmp_path / "node", free_port(), "enabled = false") as node:
+        shutil.rmtree(tmp_path / "node" / "state")
+        for _ in range(2):
+            node.hub.set_state("bridge", Subject.HEALTH, {})
+            await until(lambda: "journal" in node.hub.state_of("bridge")["health"])
+        assert node.service.status()["alerts"] == []
+        assert not node.task.done()
 
 
 async def test_a_damaged_journal_is_put_aside_and_the_daemon_runs(tmp_path: Path) -> None:
