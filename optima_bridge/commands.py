@@ -79,7 +79,7 @@ class Commands:
                 raise Rejected("too-large", f"a request has at most {MAX_REQUEST_BYTES} bytes")
             try:
                 request = self._decode(payload)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise Rejected("malformed", str(error)) from error
             if not (is_segment(request.req) and is_segment(request.by)):
                 request = None

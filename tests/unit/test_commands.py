@@ -152,6 +152,7 @@ async def test_a_second_replay_is_told_to_wait(desk: Desk) -> None:
         b'{"req":"#"}',
         b'{"req":""}',
         b'{"req":"r1","args":{"from":"1"}}',
+        b'{"req":"r1","x":' + b"[" * 8000 + b"]" * 8000 + b"}",
         b'{"req":"r1","by":"hq"' + b" " * MAX_REQUEST_BYTES + b"}",
     ],
 )
