@@ -1,7 +1,8 @@
-"""Limits that a broker sets: how many publishes may be unacknowledged, how large one may be."""
+"""Limits that a broker sets: how many publishes may be unacknowledged, how large one may be, who may write what."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tests.nodes import running
 from tests.support import Mosquitto, subscribed, until
 
 pytestmark = pytest.mark.broker
+
+CONFIG = Path(__file__).parents[2] / "config"
 
 
 @pytest.mark.parametrize("receive_maximum", [1, 20])
@@ -69,3 +72,48 @@ async def test_a_broker_that_drops_a_large_payload_by_its_own_rule_is_named_too(
         node.key(2)
         await seen.until(lambda: len(seen.payloads("evt/front/key")) == 1)
         await until(lambda: any("denies" in json.dumps(alert) for alert in node.hub.alerts.values()))
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_the_access_list_and_settings_that_we_recommend_let_the_daemon_do_all_it_needs(
+    mosquitto: Mosquitto, tmp_path: Path, protocol: str
+) -> None:
+    acl, passwords, secret = tmp_path / "acl", tmp_path / "passwords", tmp_path / "secret"
+    acl.write_text((CONFIG / "acl-example.conf").read_text().replace("s1042", "s1"))
+    for user in ("s1-pc1", "dashboard", "loss-prevention"):
+        new = () if passwords.exists() else ("-c",)
+        words = ("mosquitto_passwd", *new, "-b", str(passwords), user, "secret")
+        assert await (await asyncio.create_subprocess_exec(*words)).wait() == 0
+    secret.write_text("secret")
+    for path in (acl, passwords, secret):
+        path.chmod(0o600)
+    settings = (CONFIG / "mosquitto-recommended.conf").read_text().replace("listener 1883 127.0.0.1", "")
+    settings = settings.replace("/etc/mosquitto/optima-passwords", str(passwords))
+    settings = settings.replace("/etc/mosquitto/optima-acl.conf", str(acl))
+    mosquitto.start(settings)
+    login = f'username = "s1-pc1"\npassword = {{ file = "{secret}" }}\nprotocol = "{protocol}"'
+    as_user = ("-p", str(mosquitto.port), "-u", "loss-prevention", "-P", "secret", "-q", "1")
+    async with running(tmp_path / "node", mosquitto.port, login) as node:
+        mqtt = node.service.mqtt
+        assert mqtt is not None
+        await until(lambda: mqtt.connected)
+        reader = await asyncio.create_subprocess_exec(
+            "mosquitto_sub", *as_user, "-t", "optima/v1/+/+/res/loss-prevention/#", "-t", "optima/v1/+/+/state/#", "-v",
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert reader.stdout is not None
+        async with asyncio.timeout(10):
+            assert b"state/bridge/status" in await reader.stdout.readline()
+        ask = ("mosquitto_pub", *as_user, "-t", "optima/v1/s1/pc1/cmd/bridge/ping", "-m")
+        assert await (await asyncio.create_subprocess_exec(*ask, '{"req":"r1","by":"loss-prevention"}')).wait() == 0
+        async with asyncio.timeout(10):
+            while b"res/loss-prevention/r1" not in await reader.stdout.readline():
+                pass
+        reader.kill()
+        await reader.wait()
+        node.key(1)
+        if protocol == "3.1.1":
+            await until(mqtt._echoed.is_set)
+        assert await mqtt.drain(10)
+        assert mqtt.status()["denied_topics"] == []
+        assert not node.hub.alerts

@@ -200,6 +200,26 @@ async def test_a_broker_that_hangs_is_named_and_the_daemon_stops_in_time(
         await hangs(tmp_path, silent.getsockname()[1])
 
 
+async def test_a_password_that_went_away_is_named_and_the_daemon_goes_on(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    secret.chmod(0o600)
+    login = f'username = "u"\npassword = {{ file = "{secret}" }}\n'
+    async with running(tmp_path / "a", mosquitto.port, login) as node:
+        await problem(node, "nothing listens")
+        secret.unlink()
+        await problem(node, "cannot be read")
+        secret.write_text("x")
+        secret.chmod(0o600)
+        mosquitto.start()
+        await until(lambda: node.service.mqtt.connected)  # type: ignore[union-attr]
+
+
+async def test_a_host_that_cannot_be_a_name_is_named(tmp_path: Path) -> None:
+    async with running(tmp_path / "a", 1883, 'host = "broker..example"') as node:
+        await problem(node, "does not resolve")
+
+
 async def hangs(tmp_path: Path, port: int) -> None:
     async with running(tmp_path / "a", port) as node:
         node.key(1)
