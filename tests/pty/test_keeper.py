@@ -17,6 +17,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from optima_bridge import keeper as keeper_module
+from optima_bridge.demo.store import Attachable
 from optima_bridge.driver import Driver, DriverSettings
 from optima_bridge.errors import LinkLost
 from optima_bridge.hub import Hub
@@ -25,9 +26,13 @@ from optima_bridge.link import ByteLink
 from optima_bridge.link.portwatch import PortWatch
 from optima_bridge.link.ptys import PtyServer
 from optima_bridge.model import DeviceIdentity, Event, Observation, Subject
+from optima_drivers.ds2480b.driver import Ds2480bDriver
+from optima_drivers.ds2480b.simulator import Ds2480bSimulator
 from optima_drivers.loopback.codec import Card, encode
 from optima_drivers.loopback.driver import LoopbackDriver, LoopbackSettings
 from optima_drivers.loopback.simulator import LoopbackSimulator
+from optima_drivers.rfid125.driver import Rdm6300Driver
+from optima_drivers.rfid125.simulator import Rfid125Simulator
 from tests.support import until
 
 KEY = "01B7BA1000000075"
@@ -58,10 +63,19 @@ class Configured(msgspec.Struct, frozen=True):
 class Device:
     """A simulator on a pty and the keeper that keeps it."""
 
-    def __init__(self, name: str, hub: Hub, watch: PortWatch, directory: Path, driver: type[Driver]) -> None:
-        self.simulator = LoopbackSimulator()
-        self.pty = PtyServer(self.simulator, symlink=directory / name)
-        self.simulator.attach(self.pty.send)
+    def __init__(
+        self,
+        name: str,
+        hub: Hub,
+        watch: PortWatch,
+        directory: Path,
+        driver: type[Driver],
+        simulator: Attachable | None = None,
+    ) -> None:
+        self.simulator = LoopbackSimulator()  # what most tests talk to
+        served = simulator or self.simulator
+        self.pty = PtyServer(served, symlink=directory / name)
+        served.attach(self.pty.send)
         self.keeper = DeviceKeeper(name, Configured(self.pty.path, driver, driver.Settings()), hub, watch)
 
     def is_up(self) -> bool:
@@ -78,8 +92,10 @@ async def kept(
     name: str = "front",
     driver: type[Driver] = LoopbackDriver,
     watch: PortWatch | None = None,
+    simulator: Attachable | None = None,
 ) -> AsyncIterator[Device]:
-    device = Device(name, hub, watch or PortWatch(), directory, driver)
+    """A device and its running keeper."""
+    device = Device(name, hub, watch or PortWatch(), directory, driver, simulator)
     async with device.pty:
         task = asyncio.create_task(device.keeper.run())
         try:
@@ -220,6 +236,56 @@ async def test_what_a_lost_reader_said_is_unknown_until_it_is_heard_again(
         await until(lambda: hub.state_of("front")["keylock"]["position_code"] == 3)
     assert seen(payloads, "link") == ["up", "down", "up"]
     assert seen(payloads, "fault") == ["raised", "cleared"]
+
+
+def ds2480b_with_a_key() -> Attachable:
+    simulator = Ds2480bSimulator()
+    simulator.put(KEY)
+    return simulator
+
+
+def rdm6300_with_a_card() -> Attachable:
+    simulator = Rfid125Simulator()
+    simulator.insert("67003B51C6")
+    return simulator
+
+
+def loopback_with_a_key() -> Attachable:
+    simulator = LoopbackSimulator()
+    simulator.key_in(KEY)
+    return simulator
+
+
+@pytest.mark.parametrize(
+    ("driver", "make", "subject"),
+    [
+        (Ds2480bDriver, ds2480b_with_a_key, "key"),
+        (Rdm6300Driver, rdm6300_with_a_card, "card"),
+        (LoopbackDriver, loopback_with_a_key, "key"),
+    ],
+)
+async def test_what_stays_on_the_reader_is_found_again_after_each_replug(
+    driver: type[Driver],
+    make: Callable[[], Attachable],
+    subject: str,
+    hub_and_payloads: HubAndPayloads,
+    tmp_path: Path,
+) -> None:
+    hub, payloads = hub_and_payloads
+
+    def presence() -> object:
+        return hub.state_of("front")[subject]["presence"]
+
+    async with kept(hub, tmp_path, driver=driver, simulator=make()) as front:
+        for _ in range(3):
+            await until(lambda: presence() == "present")
+            front.pty.unplug()
+            await until(front.is_down)
+            assert presence() == "unknown"
+            front.pty.replug()
+        await until(lambda: presence() == "present")
+    assert seen(payloads, subject) == ["inserted"] * 4
+    assert seen(payloads, "link") == ["up"] + ["down", "up"] * 3
 
 
 async def test_the_reason_why_a_device_is_down_is_told_once_and_anew_where_it_changes(
