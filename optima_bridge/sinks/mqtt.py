@@ -35,6 +35,7 @@ SESSION_EXPIRY_S = 30
 WILL_DELAY_S = 3
 MAX_INCOMING_BYTES = 65536
 STEADY_S = 1.0  # a session that lasts this long is a good one
+DUEL_S = 60.0  # sessions that end sooner, one after the other, are taken from us by a second daemon
 ECHO_S = 5.0
 
 log = get_logger(__name__)
@@ -94,6 +95,7 @@ class MqttSink:
         self._up_since_s: float | None = None
         self._echoed = asyncio.Event()
         self._backoff = Backoff(0.1, 0.7 if is_loopback(settings.host) else 15.0)
+        self._duel = Backoff(1.0, 30.0)
         if not settings.mqtt5:
             log.warning("config.warned", what='protocol = "3.1.1": what the broker denies is lost without a sign')
 
@@ -160,7 +162,6 @@ class MqttSink:
 
     async def run(self) -> None:
         """Keep a session with the broker for ever; ends by cancellation only."""
-        duel = Backoff(1.0, 30.0)
         while True:
             self._up_since_s = None
             try:
@@ -169,24 +170,33 @@ class MqttSink:
                 problem = error
             finally:
                 await self._down()
-            if (
-                task := asyncio.current_task()
-            ) and task.cancelling():  # the goodbye failed while we were being cancelled
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the goodbye failed while we were being cancelled
                 raise asyncio.CancelledError
-            pause_s = self._backoff.next_s()
-            if self._up_since_s is None:
-                duel.reset()
-            elif self._loop.time() - self._up_since_s >= STEADY_S:
-                self._backoff.reset()
-                duel.reset()
-            else:  # two programs with one client id throw each other out for ever: leave the other one some time
-                pause_s = duel.next_s()
-                if duel.tries >= 3:
-                    problem = cut_short(problem, self._settings)
+            pause_s = self._next_pause_s()
+            if self._duel.tries > 2:
+                problem = cut_short(problem, self._settings)
             if self._problem is None or self._problem.what != problem.what:
                 log.warning("mqtt.lost" if self._connections else "mqtt.refused", why=problem.what, cause=problem.cause)
             self._set_problem(problem)
             await asyncio.sleep(pause_s)
+
+    def _next_pause_s(self) -> float:
+        """Seconds before the next try.
+
+        Two programs with one client id throw each other out for ever. Not every broker says so, but sessions end soon, one
+        after the other, at a broker that is there each time. So leave the other one some time.
+        """
+        if self._up_since_s is None:
+            self._duel.reset()
+            return self._backoff.next_s()
+        lasted_s = self._loop.time() - self._up_since_s
+        if lasted_s >= STEADY_S:
+            self._backoff.reset()
+        if lasted_s >= DUEL_S:
+            self._duel.reset()
+        duel_s = self._duel.next_s()
+        return duel_s if self._duel.tries > 1 else self._backoff.next_s()
 
     def _set_problem(self, problem: SinkError | None) -> None:
         self._problem = problem
@@ -275,7 +285,7 @@ class MqttSink:
         topic = self._presentation.topic
         self._echoed.clear()
         problem: SinkError | None = None
-        await asyncio.sleep(STEADY_S)
+        await asyncio.sleep(DUEL_S if self._duel.tries > 2 else STEADY_S)
         if not self._settings.mqtt5:
             try:
                 async with asyncio.timeout(ECHO_S):

@@ -65,9 +65,9 @@ def no_echo(topic: str, settings: BrokerSettings) -> SinkError:
 
 
 def cut_short(error: SinkError, settings: BrokerSettings) -> SinkError:
-    """What it means that sessions end as soon as they begin."""
+    """What it means that sessions end again and again."""
     return BrokerRefused(
-        f"sessions at {settings.where} end as soon as they begin: {error.what}",
+        f"sessions at {settings.where} end again and again: {error.what}",
         cause=f"a second program connects with the client id {settings.client_id!r}",
         next_step="stop the second daemon, or give this one its own [store] node",
     )

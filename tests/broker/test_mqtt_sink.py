@@ -92,7 +92,9 @@ async def test_every_event_arrives_in_order_though_the_broker_goes_away(
     async with subscribed(mosquitto.port) as seen, running(tmp_path / "node", mosquitto.port) as node:
         await seen.until(lambda: bool(seen.payloads("state/bridge/status")))
         sent = 0
-        for _ in range(3):
+        for _ in range(2):
+            # mosquitto acknowledges, then saves: killed in between it forgets what it queued for an absent subscriber
+            await until(lambda: len(first_arrivals(seen.payloads("evt/front/key"))) == sent)  # noqa: B023 - at once
             for _ in range(40):
                 node.key(sent)
                 sent += 1
@@ -276,7 +278,7 @@ async def test_a_second_daemon_with_the_same_client_id_is_named(mosquitto: Mosqu
     async with running(tmp_path / "a", mosquitto.port) as first:
         await until(lambda: first.service.mqtt.connected)  # type: ignore[union-attr]
         async with running(tmp_path / "b", mosquitto.port):
-            await problem(first, "end as soon as they begin")
+            await problem(first, "end again and again")
 
 
 def test_a_replayed_document_differs_in_the_flag_only() -> None:
