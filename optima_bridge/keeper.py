@@ -87,7 +87,8 @@ class DeviceKeeper:
         self._unknown = {
             subject: unknown
             for capability, (subject, unknown) in UNKNOWN_STATES.items()
-            if capability in config.settings.narrow(info.capabilities) and (info.reports_removal or subject is not Subject.CARD)
+            if capability in config.settings.narrow(info.capabilities)
+            and (info.reports_removal or subject is not Subject.CARD)
         }
         for subject, unknown in self._unknown.items():
             hub.set_state(name, subject, unknown, "unknown")
