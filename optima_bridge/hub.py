@@ -9,6 +9,7 @@ Payloads are CloudEvents 1.0 (structured, JSON) with extensions; see docs/refere
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Literal, Protocol
 
 import msgspec
@@ -21,6 +22,9 @@ from optima_bridge.model import Data, Event, JsonValue, Record, Subject
 from optima_bridge.topics import BRIDGE, Topics
 
 Quality = Literal["good", "stale", "unknown"]
+
+MAX_DATA_BYTES = 3072  # of a payload of 4 KiB; the rest is what stands around it
+CUT_CHARACTERS = (128, 16)  # 16 entries with texts of the second length fit in any case
 
 
 class EventDocument(msgspec.Struct, frozen=True, gc=False):
@@ -55,7 +59,7 @@ class StateDocument(msgspec.Struct, frozen=True, gc=False):
     last_evt: str | None
     boot: str
     epoch: int
-    data: Data
+    data: msgspec.Raw
 
 
 class Sink(Protocol):
@@ -108,7 +112,7 @@ class Hub:
             data = {**data, **self._policy.fields(event.subject, event.identifier)}
         name = (device, event.subject, event.action)
         topic, kind, schema = self._event_names.get(name) or self._name(name)
-        encoded = msgspec.Raw(self._encode({"action": event.action, **data}))  # a driver's bug costs no sequence number
+        encoded = self._fit({"action": event.action, **data})  # first: a driver's bug costs no sequence number
         time = self.clock.rfc3339(wall_ns)
         event_id = self._new_id(wall_ns)
         journal = self.journal
@@ -210,9 +214,18 @@ class Hub:
                 truth.last_event,
                 self.clock.boot,
                 self.journal.epoch,
-                truth.data,
+                self._fit(truth.data),
             )
         )
+
+    def _fit(self, data: Data) -> msgspec.Raw:
+        """`data` as JSON that fits into a payload of 4 KiB; ``cut`` says that a device told more."""
+        encoded = self._encode(data)
+        for most in CUT_CHARACTERS:
+            if len(encoded) <= MAX_DATA_BYTES:
+                break
+            encoded = self._encode({**_cut(data, most), "cut": True})
+        return msgspec.Raw(encoded)
 
     def retain(self, topic: str, payload: bytes) -> None:
         """Put a retained document in place; empty clears it."""
@@ -222,7 +235,7 @@ class Hub:
 
     def describe(self, device: str, name: str, data: Data) -> None:
         """Publish what the device or bridge is (class ``meta``)."""
-        self.retain(self.topics.meta(device, name), self._encode(data))
+        self.retain(self.topics.meta(device, name), bytes(self._fit(data)))
 
     def raise_alert(self, device: str, name: str, error: BridgeError) -> None:
         """Open a problem, once; raising it again with other words updates it quietly."""
@@ -264,3 +277,9 @@ def _unknown(data: Data) -> dict[str, JsonValue]:
     return {
         key: "unknown" for key, value in data.items() if isinstance(value, str) and not key.endswith(("_ref", "_id"))
     }
+
+
+def _cut(data: Data, most: int) -> dict[str, JsonValue]:
+    """The first entries of `data` without what is nested, texts at most `most` characters long."""
+    plain = {key: value for key, value in data.items() if isinstance(value, str | int | float | bool | None)}
+    return {key: value[:most] if isinstance(value, str) else value for key, value in islice(plain.items(), 16)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optima_bridge.model import Subject
+from optima_bridge.model import Event, Subject
 from tests.nodes import running
 from tests.support import Mosquitto, subscribed, until
 
@@ -61,6 +61,27 @@ async def test_an_event_larger_than_the_broker_takes_is_named_and_the_others_go_
     async with subscribed(mosquitto.port) as later, running(tmp_path / "node", mosquitto.port):
         await later.until(lambda: bool(later.payloads("evt/back/key")))
     assert later.payloads("evt/back/key")[0]["seq"] == big.seq
+
+
+@pytest.mark.parametrize("letter", ["x", "\x07", "\u20ac"])
+async def test_a_device_that_tells_too_much_is_cut_to_four_kilobytes(
+    mosquitto: Mosquitto, tmp_path: Path, letter: str
+) -> None:
+    mosquitto.start()
+    async with subscribed(mosquitto.port) as seen, running(tmp_path / "node", mosquitto.port) as node:
+        told = {f"text-{number}": letter * 1000 for number in range(20)} | {"list": [letter] * 1000}
+        record = node.hub.record(
+            "back", Event(Subject.CARD, "inserted", 0, told, None, {"presence": "present", **told})
+        )
+        node.hub.describe("back", "device", told)
+        assert len(record.payload) <= 4096
+        await until(
+            lambda: all(seen.payloads(part) for part in ("evt/back/card", "state/back/card", "meta/back/device"))
+        )
+        assert all(len(payload) <= 4096 for payload in node.hub.retained.values())
+    event, state = seen.payloads("evt/back/card")[0], seen.payloads("state/back/card")[0]
+    assert (event["data"]["action"], event["data"]["cut"]) == ("inserted", True)
+    assert (state["data"]["presence"], state["data"]["cut"]) == ("present", True)
 
 
 async def test_a_broker_that_drops_a_large_payload_by_its_own_rule_is_named_too(
