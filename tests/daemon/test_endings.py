@@ -178,7 +178,7 @@ async def test_an_orderly_end_loses_nothing_that_was_written_before_it(
         await published.start()
         await published.logged("link.opened")
         streaming = asyncio.create_task(cards.stream())
-        await until(lambda: len(cards.shown) > 50)
+        await seen.until(lambda: len(seen.payloads("evt/front/card")) > 50)  # it is connected, and in full stream
         assert published.process is not None
         before, asked_s = len(cards.shown), time.monotonic()
         for number in signals:
