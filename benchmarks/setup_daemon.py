@@ -18,6 +18,7 @@ lines = [
     '[log]\nlevel = "warning"',
 ]
 lines += [
-    f'[devices.reader-{number}]\ndriver = "id12la"\nport = "{path}"\nrepeat_ms = 0' for number, path in enumerate(readers)
+    f'[devices.reader-{number}]\ndriver = "id12la"\nport = "{path}"\nrepeat_ms = 0'
+    for number, path in enumerate(readers)
 ]
 (directory / "bridge.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -41,7 +41,7 @@ class Request(msgspec.Struct, frozen=True):
     args: ReplayArguments = ReplayArguments()
 
 
-class Rejected(Exception):  # noqa: N818 - it is an answer
+class Rejected(Exception):
     """Why a request is not carried out; the code is stable."""
 
     def __init__(self, code: str, why: str) -> None:
@@ -72,35 +72,47 @@ class Commands:
 
     def take(self, topic: str, payload: bytes, retained: bool) -> None:
         """Handle one request; answers on ``res/{by}/{req}`` where the request says who asks."""
-        device, verb = topic.rsplit("/", 2)[-2:]
-        request: Request | None = None
         try:
-            if len(payload) > MAX_REQUEST_BYTES:
-                raise Rejected("too-large", f"a request has at most {MAX_REQUEST_BYTES} bytes")
-            try:
-                request = self._decode(payload)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise Rejected("malformed", str(error)) from error
-            if not (is_segment(request.req) and is_segment(request.by)):
-                request = None
-                raise Rejected("malformed", "req and by must be of the form [a-z0-9-]{1,32}")
-            stored = self._answered.get((request.by, request.req))
-            if stored is not None:
-                self._reply(self._hub.topics.response(request.by, request.req), stored)
-                return
-            if retained:
-                raise Rejected("retained", "a retained request would run again at every reconnect; clear it")
-            self._check_time(request)
-            result = self._run(device, verb, request)
-            self._answer(request, {"status": "done", "result": result})
-            log.info("command.taken", verb=verb, by=request.by, request=request.req)
+            request = self._parse(payload)
         except Rejected as rejection:
-            log.warning("command.rejected", topic=topic, code=rejection.code, why=str(rejection))
-            if request is not None:
-                self._answer(request, {"status": "rejected", "code": rejection.code, "why": str(rejection)})
+            self._reject(topic, None, rejection)
+            return
+        stored = self._answered.get((request.by, request.req))
+        if stored is not None:
+            self._reply(self._hub.topics.response(request.by, request.req), stored)
+            return
+        try:
+            result = self._obey(topic, request, retained)
+        except Rejected as rejection:
+            self._reject(topic, request, rejection)
         except BridgeError as error:
-            assert request is not None
             self._answer(request, {"status": "failed", "code": error.code, "error": error.document()})  # type: ignore[dict-item]
+        else:
+            self._answer(request, {"status": "done", "result": result})
+            log.info("command.taken", topic=topic, by=request.by, request=request.req)
+
+    def _parse(self, payload: bytes) -> Request:
+        if len(payload) > MAX_REQUEST_BYTES:
+            raise Rejected("too-large", f"a request has at most {MAX_REQUEST_BYTES} bytes")
+        try:
+            request = self._decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Rejected("malformed", str(error)) from error
+        if not (is_segment(request.req) and is_segment(request.by)):
+            raise Rejected("malformed", "req and by must be of the form [a-z0-9-]{1,32}")
+        return request
+
+    def _obey(self, topic: str, request: Request, retained: bool) -> dict[str, JsonValue]:
+        if retained:
+            raise Rejected("retained", "a retained request would run again at every reconnect; clear it")
+        self._check_time(request)
+        device, verb = topic.rsplit("/", 2)[-2:]
+        return self._run(device, verb, request)
+
+    def _reject(self, topic: str, request: Request | None, rejection: Rejected) -> None:
+        log.warning("command.rejected", topic=topic, code=rejection.code, why=str(rejection))
+        if request is not None:
+            self._answer(request, {"status": "rejected", "code": rejection.code, "why": str(rejection)})
 
     def _run(self, device: str, verb: str, request: Request) -> dict[str, JsonValue]:
         hub = self._hub

@@ -242,7 +242,7 @@ class Service:
             RetainedLedger(Path(self.config.journal.directory) / "retained-topics"),
             Presentation(status_topic, will, birth, stopped),
             self.topics.command("+", "+"),
-            lambda topic, payload, retained: commands.take(topic, payload, retained),
+            lambda topic, payload, retained: commands.take(topic, payload, retained),  # noqa: PLW0108 - it is made below
             self._mqtt_problem,
             self._mqtt_denied,
         )
@@ -277,7 +277,7 @@ class Service:
             serve = await asyncio.to_thread(self._load_api)
             await serve(self, self._became_ready)
         except BridgeError as error:
-            log.error("api.failed", why=error.what, cause=error.cause)
+            log.error("api.failed", why=error.what, cause=error.cause)  # noqa: TRY400 - the words say it, no trace
             self.hub.raise_alert(BRIDGE, "api", error)
             self._became_ready()
 
