@@ -45,7 +45,7 @@ def main() -> None:
         arguments += ["--ours", "our-daemon", "--slow", "our-daemon-slow"]
     files = ["--file", str(harness / "contestants.toml"), "--file", str(ours)] if arguments[:1] != ["table"] else []
     program = str(harness / "bench.py")
-    os.execv(sys.executable, [sys.executable, program, arguments[0], *files, *arguments[1:]])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, program, arguments[0], *files, *arguments[1:]])
 
 
 if __name__ == "__main__":
