@@ -43,6 +43,8 @@ def main() -> None:
     ours.write_text(CONTESTANTS.format(bridge=bridge, python=sys.executable, here=HERE), encoding="utf-8")
     if arguments[:1] == ["goals"]:
         arguments += ["--ours", "our-daemon", "--slow", "our-daemon-slow"]
+    if arguments[:1] in (["goals"], ["run"]) and "--out" not in arguments:
+        arguments += ["--out", str(ours.with_name("results.jsonl"))]
     files = ["--file", str(harness / "contestants.toml"), "--file", str(ours)] if arguments[:1] != ["table"] else []
     program = str(harness / "bench.py")
     os.execv(sys.executable, [sys.executable, program, arguments[0], *files, *arguments[1:]])

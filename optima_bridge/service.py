@@ -7,6 +7,7 @@ API. Stop: finish reading, let the window empty, say "stopped", commit the rest.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 import time
@@ -329,7 +330,7 @@ class Service:
             self.hub.raise_alert(BRIDGE, "mqtt", error)
 
     def _mqtt_denied(self, topic: str, error: SinkError | None) -> None:
-        name = "denied-" + "-".join(topic.split("/")[-3:])[:24]
+        name = f"denied-{hashlib.sha256(topic.encode()).hexdigest()[:12]}"  # a topic may be longer than a segment
         if error is None:
             self.hub.clear_alert(BRIDGE, name)
         else:
