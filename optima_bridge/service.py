@@ -35,8 +35,8 @@ from optima_bridge.sinks.mqtt import MqttSink, Presentation
 from optima_bridge.topics import BRIDGE, Topics
 
 LAST_READ_S = 0.02  # bytes that are in the kernel when SIGTERM comes are read still
-DRAIN_S = 0.7
-STOPPED_S = 0.2
+DRAIN_S = 0.6
+STOPPED_S = 0.3
 CLOSE_S = 5.0
 HEALTH_S = 60.0
 

@@ -156,9 +156,10 @@ class MqttSink:
         return await self._window.drain(timeout_s)
 
     async def say_stopped(self, timeout_s: float) -> None:
-        """Replace the will by a document that says: stopped on purpose."""
+        """Replace the will by a document that says: stopped on purpose; where that fails, let the will speak."""
         self._window.last_word(self._presentation.topic, self._presentation.stopped())
-        await self._window.drain(timeout_s)
+        if not await self._window.drain(timeout_s):
+            self._window.abandon()
 
     async def run(self) -> None:
         """Keep a session with the broker for ever; ends by cancellation only."""

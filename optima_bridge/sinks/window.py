@@ -143,10 +143,17 @@ class Window:
             self._schedule_pump()
 
     def last_word(self, topic: str, payload: bytes) -> None:
-        """Send a retained document that is in nobody's list."""
+        """Send a retained document next, and nothing after it: what was not sent yet stays in the journal."""
         if self._pipe is not None:
+            self._queue.clear()
+            self.behind = False
             self._queue.append(Retained(topic, payload))
             self._schedule_pump()
+
+    def abandon(self) -> None:
+        """Break the connection off, so that the broker publishes the will."""
+        if self._pipe is not None:
+            self._pipe.close()
 
     def replay(self, first: Position, last: Position) -> None:
         """Send the records from `first` to `last` once more, flagged as replay, behind what is queued.

@@ -114,3 +114,19 @@ async def test_each_connection_of_a_life_has_its_own_number(mosquitto: Mosquitto
         mosquitto.start()
         await seen.until(lambda: any(payload["data"]["conn"] == 2 for payload in statuses(seen)))
     assert len({payload["epoch"] for payload in statuses(seen)}) == 1
+
+
+async def test_a_broker_that_does_not_hear_the_last_word_publishes_the_will(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    mosquitto.start()
+    async with subscribed(mosquitto.port) as seen, bridge(tmp_path, mosquitto.port) as process:
+        await seen.until(lambda: said(seen) == ["online"])
+        mosquitto.freeze(True)
+        process.terminate()
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+        mosquitto.freeze(False)
+        # The word lay in the socket when the connection was broken off: it may be read before the end of the connection.
+        await seen.until(lambda: said(seen)[-1] in ("stopped", "lost"))
+        await seen.until(lambda: said(seen)[-1] == "lost")

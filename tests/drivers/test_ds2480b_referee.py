@@ -18,6 +18,9 @@ pytestmark = pytest.mark.referee
 
 KEYS = ["017856341200004E", "0101EFCDAB00002C"]
 LIMIT_S = 60.0  # only a hang takes as long
+# owserver waits milliseconds for an answer. Where this busy PC takes longer, it gives up in the middle of a search and
+# would reset the chip by a break, which a pty does not carry; so it gets a fresh adapter.
+ATTEMPTS = 8
 NEEDS_DIGITEMP = pytest.mark.skipif(shutil.which("digitemp_DS9097U") is None, reason="Debian package digitemp")
 NEEDS_OWSERVER = pytest.mark.skipif(
     None in (shutil.which("owserver"), shutil.which("owdir"), shutil.which("owread")),
@@ -82,15 +85,24 @@ async def owserver(pty: str, cwd: Path) -> AsyncIterator[str]:
 @NEEDS_OWSERVER
 @pytest.mark.parametrize("count", [1, 2])
 async def test_owserver_lists_and_reads_the_keys(count: int, tmp_path: Path) -> None:
-    simulator = Ds2480bSimulator()
-    for rom in KEYS[:count]:
-        simulator.put(rom)
-    async with asyncio.timeout(LIMIT_S), simulator_on_pty(simulator) as pty, owserver(pty, tmp_path) as address:
-        printed = await output_of("owdir", "-s", address, "/uncached", cwd=tmp_path)
-        paths = [line.removeprefix("/uncached/") for line in printed.splitlines() if line.startswith("/uncached/01.")]
-        assert sorted(str(Rom.from_text(path)) for path in paths) == sorted(KEYS[:count]), printed
-        for path in paths:
-            address_read = await output_of("owread", "-s", address, f"/{path}/address", cwd=tmp_path)
-            assert address_read == str(Rom.from_text(path))
-            printed_on_can = await output_of("owread", "-s", address, f"/{path}/r_address", cwd=tmp_path)
-            assert Rom.from_text(printed_on_can) == Rom.from_text(path)
+    wanted = sorted(KEYS[:count])
+    for attempt in range(ATTEMPTS):
+        simulator = Ds2480bSimulator()
+        for rom in wanted:
+            simulator.put(rom)
+        async with asyncio.timeout(LIMIT_S), simulator_on_pty(simulator) as pty, owserver(pty, tmp_path) as address:
+            printed = await output_of("owdir", "-s", address, "/uncached", cwd=tmp_path)
+            paths = [
+                line.removeprefix("/uncached/") for line in printed.splitlines() if line.startswith("/uncached/01.")
+            ]
+            found = sorted(str(Rom.from_text(path)) for path in paths)
+            assert set(found) <= set(wanted), printed
+            if found != wanted and attempt < ATTEMPTS - 1:
+                continue
+            assert found == wanted, printed
+            for path in paths:
+                address_read = await output_of("owread", "-s", address, f"/{path}/address", cwd=tmp_path)
+                assert address_read == str(Rom.from_text(path))
+                printed_on_can = await output_of("owread", "-s", address, f"/{path}/r_address", cwd=tmp_path)
+                assert Rom.from_text(printed_on_can) == Rom.from_text(path)
+            break
