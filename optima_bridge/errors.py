@@ -8,6 +8,13 @@
     ├── LinkError              LinkNotFound, LinkBusy, LinkPermission, LinkLost, LinkTimeout
     ├── ProtocolError          RemoteProtocolError → FrameError → ChecksumError, FrameTooLong
     ├── DeviceError            the device understood and refused, or reports a fault of its own
+    │   └── SlotError          secure memory: this slot cannot take, keep or give what was asked
+    ├── EnrollError            a certificate did not get into secure memory
+    │   ├── EnrollRefused      before the first write: WrongDevice, TooBigForSlot, SlotOccupied, FingerprintMismatch,
+    │   │                      SingleSlot (rc 5)
+    │   ├── EnrollBusy         another job, or another process, has the controller (rc 6)
+    │   ├── VerifyMismatch     what was read back differs; the previous certificate is active (rc 10)
+    │   └── WriteUncertain     which certificate is active is not known now (rc 11)
     ├── JournalError           the journal's disk is full; JournalDamaged: its file was damaged, what was readable is saved
     ├── SinkError              BrokerUnavailable, BrokerRefused
     ├── CertificateError       a credential is refused before anything is written (rc 5)
@@ -227,6 +234,101 @@ class DeviceError(BridgeError):
     retryable = True
     default_cause = "dirt or metal on the contacts, or a defect"
     default_next_step = "clean the contacts, then see: bridge devices list"
+
+
+class SlotError(DeviceError):
+    """A slot of secure memory cannot do what was asked. Example: erasing the one that is in use."""
+
+    code = "E-SLOT"
+    retryable = False
+    default_cause = "the memory is worn, smaller than configured, or not laid out as expected"
+    default_next_step = "check that the configured driver and its settings fit the controller"
+
+
+class EnrollError(BridgeError):
+    """A certificate did not get into secure memory."""
+
+    code = "E-ENROLL"
+    exit_status = 9
+    retryable = True
+    default_cause = "dirty contacts, a loose cable, or power lost while writing"
+    default_next_step = "clean the contacts and check the cable, then enroll again"
+
+
+class EnrollRefused(EnrollError):
+    """A precondition is not met; not one byte was written."""
+
+    code = "E-ENROLL-REFUSED"
+    exit_status = 5
+    retryable = False
+    default_cause = "the certificate, the device or the options do not fit together"
+    default_next_step = "correct what is named above, then enroll again"
+
+
+class WrongDevice(EnrollRefused):
+    """Another device answers than the one the job is for; it was left as it is. Example: a card swapped halfway."""
+
+    code = "E-ENROLL-DEVICE"
+    default_cause = "the device was replaced, or cables were exchanged"
+    default_next_step = "connect the device that is meant, or name the one that is connected"
+
+
+class TooBigForSlot(EnrollRefused):
+    """The certificate is larger than the device's slots. Example: 2,300 bytes for 2,048."""
+
+    code = "E-ENROLL-SIZE"
+    default_cause = "a large key, or many extensions"
+    default_next_step = "issue a smaller certificate: an EC key, short names"
+
+
+class SlotOccupied(EnrollRefused):
+    """The device holds another certificate, and nobody said that it may be replaced."""
+
+    code = "E-ENROLL-OCCUPIED"
+    default_cause = "the device was enrolled before"
+    default_next_step = "look at the certificate that is there; to put another in its place, enroll with replace"
+
+
+class FingerprintMismatch(EnrollRefused):
+    """The device does not hold the certificate that was to be replaced. Example: somebody else was faster."""
+
+    code = "E-ENROLL-FINGERPRINT"
+    default_cause = "the certificate was replaced since it was looked at, or this is another device"
+    default_next_step = "look at the certificate that is there, and decide again"
+
+
+class SingleSlot(EnrollRefused):
+    """The device has one slot and no atomic write: a power cut while writing leaves no valid certificate in it."""
+
+    code = "E-ENROLL-SINGLE-SLOT"
+    default_cause = "this kind of controller has no spare slot; the only other copy is on this store PC"
+    default_next_step = "make sure of its power, then enroll again and accept the single slot"
+
+
+class EnrollBusy(EnrollError):
+    """A controller takes one job at a time, and a state directory one process."""
+
+    code = "E-ENROLL-BUSY"
+    exit_status = 6
+    default_cause = "another enrolment runs"
+    default_next_step = "wait until it has finished"
+
+
+class VerifyMismatch(EnrollError):
+    """What was read back is not what was written; the previous certificate is still the active one."""
+
+    code = "E-ENROLL-VERIFY"
+    exit_status = 10
+    default_cause = "dirty contacts, electrical noise, or worn memory"
+
+
+class WriteUncertain(EnrollError):
+    """The device went away at the moment of switching; which certificate is active shows when it is back."""
+
+    code = "E-ENROLL-UNCERTAIN"
+    exit_status = 11
+    default_cause = "power or connection lost at the moment of switching"
+    default_next_step = "give the device its power and cable back; the job is finished or undone when it answers"
 
 
 class JournalError(BridgeError):
