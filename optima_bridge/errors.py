@@ -10,8 +10,8 @@
     ├── DeviceError            the device understood and refused, or reports a fault of its own
     │   └── SlotError          secure memory: this slot cannot take, keep or give what was asked
     ├── EnrollError            a certificate did not get into secure memory
-    │   ├── EnrollRefused      before the first write: WrongDevice, TooBigForSlot, SlotOccupied, FingerprintMismatch,
-    │   │                      SingleSlot (rc 5)
+    │   ├── EnrollRefused      before the first write: WrongDevice, SlotOccupied, FingerprintMismatch, SingleSlot
+    │   │                      (rc 5); see CertificateError too
     │   ├── EnrollBusy         another job, or another process, has the controller (rc 6)
     │   ├── VerifyMismatch     what was read back differs; the previous certificate is active (rc 10)
     │   └── WriteUncertain     which certificate is active is not known now (rc 11)
@@ -21,7 +21,7 @@
     │   ├── file               CertificateUnreadable, PrivateKeyInFile, SeveralCertificates, CertificateTooBig
     │   ├── trust              UntrustedIssuer, CertificateRevoked, RevocationUnknown
     │   ├── time               CertificateNotYetValid, CertificateExpired, ClockBehind
-    │   ├── content            WrongRole, WeakKey, KeyMismatch, RequestMismatch, WrongDevice
+    │   ├── content            WrongRole, WeakKey, KeyMismatch, RequestMismatch, BoundElsewhere
     │   └── our own CA         CaExists, CaUnfit
     ├── ApiError               the control API cannot have its socket
     ├── Busy                   all places are taken at the moment (rc 6)
@@ -273,14 +273,6 @@ class WrongDevice(EnrollRefused):
     default_next_step = "connect the device that is meant, or name the one that is connected"
 
 
-class TooBigForSlot(EnrollRefused):
-    """The certificate is larger than the device's slots. Example: 2,300 bytes for 2,048."""
-
-    code = "E-ENROLL-SIZE"
-    default_cause = "a large key, or many extensions"
-    default_next_step = "issue a smaller certificate: an EC key, short names"
-
-
 class SlotOccupied(EnrollRefused):
     """The device holds another certificate, and nobody said that it may be replaced."""
 
@@ -492,7 +484,7 @@ class RequestMismatch(CertificateError):
     default_next_step = "take the certificate that answers this request; have the CA copy names and extensions from it"
 
 
-class WrongDevice(CertificateError):
+class BoundElsewhere(CertificateError):
     """It is bound to another controller. Example: a certificate copied from one terminal to the next."""
 
     code = "E-CERT-DEVICE"
