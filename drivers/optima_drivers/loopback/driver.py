@@ -6,15 +6,12 @@ as on the readers that poll. Afterwards each change is an event; a state said tw
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import ClassVar
 
 from pydantic import Field
 
 from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
-from optima_bridge.errors import FrameError, LinkTimeout
 from optima_bridge.link import ByteLink
 from optima_bridge.model import (
     Capability,
@@ -27,21 +24,20 @@ from optima_bridge.model import (
     Subject,
 )
 from optima_bridge.presence import ABSENT, PRESENT
+from optima_bridge.store import HasSecureStore, SecureStore
 from optima_drivers.loopback.codec import (
     Card,
     Controller,
-    Decoder,
     Identity,
     KeyIn,
     KeyOut,
     Lock,
     Message,
-    Query,
     Seal,
-    encode,
 )
+from optima_drivers.loopback.line import Line
+from optima_drivers.loopback.store import LoopbackStore
 
-TRIES = 3
 POSITIONS = {
     0: KeylockPosition.BETWEEN,
     1: KeylockPosition.LOCKED,
@@ -57,12 +53,18 @@ class LoopbackSettings(DriverSettings):
         default=1000,
         ge=10,
         le=10_000,
-        description="how long the device may take to say who it is, per try, milliseconds",
+        description="how long the device may take to answer, per try, milliseconds",
+    )
+    slots: int = Field(
+        default=2,
+        ge=1,
+        le=2,
+        description="slots of its secure memory: 2 for A/B, 1 as on controllers without a spare one",
     )
 
 
 class LoopbackDriver:
-    """A key reader, card reader, keylock, seal switch and terminal in one device that exists only in software."""
+    """A key reader, card reader, keylock, seal switch, terminal and secure memory in a device of software only."""
 
     info: ClassVar[DriverInfo] = DriverInfo(
         name="loopback",
@@ -76,6 +78,7 @@ class LoopbackDriver:
                 Capability.KEYLOCK,
                 Capability.SEAL_SWITCH,
                 Capability.TERMINAL,
+                Capability.SECURE_STORE,
             }
         ),
         schemes=frozenset({"memory", "serial"}),
@@ -86,31 +89,27 @@ class LoopbackDriver:
 
     def __init__(self, link: ByteLink, settings: LoopbackSettings) -> None:
         self._link = link
-        self._settings = settings
-        self._decoder = Decoder()
-        self._inbox: list[tuple[Message, int]] = []  # with link.clock_ns() of arrival
+        self._line = Line(link, settings.answer_timeout_ms / 1000)
+        self.store: SecureStore = LoopbackStore(self._line, settings.slots)
         self._found: list[tuple[Message, int]] = []
         self._key: str | None = None
         self._states: dict[Subject, Data] = {}
-        self._counters: Counter[str] = Counter()
 
     @property
     def counters(self) -> Mapping[str, int]:
-        return self._counters
+        return self._line.counters
 
     async def start(self) -> DeviceIdentity:
         self._link.discard_input()
-        for _ in range(TRIES):
-            try:
-                async with asyncio.timeout(self._settings.answer_timeout_ms / 1000):
-                    return await self._ask()
-            except TimeoutError:
-                self._counters["timeouts"] += 1
-        raise LinkTimeout(
-            f"{self._link.name}: no loopback device answered {TRIES} times",
-            cause="no simulator runs at the other end of this port",
-            next_step="start one: bridge demo, or optima_drivers.loopback.simulator in a test",
-        )
+        identity = await self._line.identify()
+        inbox = self._line.inbox
+        answered = next(index for index, (message, _) in enumerate(inbox) if isinstance(message, Identity))
+        last_words = {
+            _subject(item[0]): item for item in inbox[:answered]
+        }  # what is true now comes before the identity
+        self._found = list(last_words.values())
+        del inbox[: answered + 1]
+        return identity
 
     async def stop(self) -> None:
         """Nothing to do: the device needs no goodbye."""
@@ -120,32 +119,9 @@ class LoopbackDriver:
             for found in self._find(*self._found.pop(0)):
                 yield found
         while True:
-            while self._inbox:
-                for event in self._decide(*self._inbox.pop(0)):
+            for message, now_ns in await self._line.events():
+                for event in self._decide(message, now_ns):
                     yield event
-            await self._receive()
-
-    async def _ask(self) -> DeviceIdentity:
-        """Ask; what comes up to the identity is what is true now, the last word on each subject."""
-        await self._link.write(encode(Query()))
-        while True:
-            await self._receive()
-            for index, (message, _) in enumerate(self._inbox):
-                if isinstance(message, Identity):
-                    last_words = {_subject(item[0]): item for item in self._inbox[:index]}
-                    self._found = list(last_words.values())
-                    del self._inbox[: index + 1]
-                    return DeviceIdentity(message.model, message.serial, message.firmware)
-
-    async def _receive(self) -> None:
-        chunk = await self._link.read()
-        now_ns = self._link.clock_ns()
-        for result in self._decoder.feed(chunk):
-            if isinstance(result, FrameError):
-                self._counters[f"frames_bad_{result.kind}"] += 1
-            else:
-                self._counters["frames_good"] += 1
-                self._inbox.append((result, now_ns))
 
     def _find(self, message: Message, now_ns: int) -> Iterator[Event | Observation]:
         match message:
@@ -208,3 +184,4 @@ def _subject(message: Message) -> Subject | None:
 
 
 _conforms: type[Driver] = LoopbackDriver
+_conforms_too: type[HasSecureStore] = LoopbackDriver
