@@ -126,7 +126,8 @@ _GRAMMAR = re.compile(
     r"|CTRL (?P<status>READY|BUSY|PENDING)"
     r"|CTRL ERROR (?P<error>[0-9]{1,4})"
     r"|ID (?P<model>[AC-Za-z0-9._-]{1,12}) (?P<serial>[AC-Za-z0-9._-]{1,12}) (?P<firmware>[a-z0-9._-]{1,12})"
-    rf"|(?P<verb>{'|'.join(Verb)}) (?P<address>[0-9a-f]{{4}})(?: (?P<memory>(?:[0-9a-f]{{2}}){{1,{MAX_DATA_BYTES}}}))?"
+    rf"|(?P<with_data>READ|DATA|WRITE) (?P<address>[0-9a-f]{{4}}) (?P<memory>(?:[0-9a-f]{{2}}){{1,{MAX_DATA_BYTES}}})"
+    r"|(?P<verb>WROTE|ERASE|ERASED|DENIED) (?P<place>[0-9a-f]{4})"
     r"|(?P<query>\?)"
 )
 
@@ -170,8 +171,10 @@ def parse(text: str) -> Message:
             return Controller("error", code)
         case "firmware", firmware:
             return Identity(match["model"], match["serial"], firmware)
-        case "address" | "memory", _:
-            return Memory(Verb(match["verb"]), int(match["address"], 16), bytes.fromhex(match["memory"] or ""))
+        case "memory", _:
+            return Memory(Verb(match["with_data"]), int(match["address"], 16), bytes.fromhex(match["memory"]))
+        case "place", place:
+            return Memory(Verb(match["verb"]), int(place, 16))
         case _:
             return Query()
 

@@ -33,13 +33,11 @@ class Line:
         self._answer_timeout_s = answer_timeout_s
         self._decoder = Decoder()
         self._answers: deque[Answer] = deque(maxlen=MAX_ANSWERS)
-        self._receiving = asyncio.Lock()  # fair: who was woken finds its messages before the other waits again
+        self._receiving = asyncio.Lock()
 
     async def events(self) -> list[tuple[Message, int]]:
         """Wait for what happens; returns it and empties the inbox."""
-        async with self._receiving:
-            while not self.inbox:
-                await self._receive()
+        await self._until(lambda: self.inbox)
         happened, self.inbox = self.inbox, []
         return happened
 
@@ -53,11 +51,9 @@ class Line:
             self._answers.clear()
             await self._link.write(encode(request))
             try:
-                async with asyncio.timeout(self._answer_timeout_s), self._receiving:
-                    while True:
-                        for message in filter(answers, self._answers):
-                            return message
-                        await self._receive()
+                async with asyncio.timeout(self._answer_timeout_s):
+                    await self._until(lambda: any(map(answers, self._answers)))
+                return next(filter(answers, self._answers))
             except TimeoutError:
                 self.counters["timeouts"] += 1
         raise LinkTimeout(
@@ -91,6 +87,13 @@ class Line:
         if answer.verb is Verb.DENIED:
             raise SlotError(f"{self._link.name}: the device has no memory at {request.address:04x}")
         return answer.data
+
+    async def _until(self, found: Callable[[], object]) -> None:
+        """Wait until it is `found`, by this task or by the other one."""
+        while not found():
+            async with self._receiving:
+                if not found():
+                    await self._receive()
 
     async def _receive(self) -> None:
         chunk = await self._link.read()

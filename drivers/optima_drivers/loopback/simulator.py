@@ -19,6 +19,7 @@ from collections.abc import Callable
 from optima_drivers.loopback import slots
 from optima_drivers.loopback.codec import (
     CONTROLLER_STATUS,
+    MAX_DATA_BYTES,
     Card,
     Controller,
     Decoder,
@@ -109,16 +110,18 @@ class LoopbackSimulator:
         self._tell("controller", Controller(CONTROLLER_STATUS.get(word, ""), code))
 
     def _operate(self, asked: Memory) -> Memory:
-        match asked:
-            case Memory(Verb.READ, address, data) if len(data) == 1 and address + data[0] <= len(self.flash.content):
-                return Memory(Verb.DATA, address, self.flash.read(address, data[0]))
-            case Memory(Verb.WRITE, address, data) if data and address + len(data) <= len(self.flash.content):
-                self.flash.program(address, data)
+        flash, address, data = self.flash, asked.address, asked.data
+        room_bytes = len(flash.content) - address
+        match asked.verb:
+            case Verb.READ if len(data) == 1 and 0 < data[0] <= min(MAX_DATA_BYTES, room_bytes):
+                return Memory(Verb.DATA, address, flash.read(address, data[0]))
+            case Verb.WRITE if len(data) <= room_bytes:
+                flash.program(address, data)
                 return Memory(Verb.WROTE, address)
-            case Memory(Verb.ERASE, address, b"") if address < len(self.flash.content):
-                self.flash.erase(address)
+            case Verb.ERASE if room_bytes > 0:
+                flash.erase(address)
                 return Memory(Verb.ERASED, address)
-        return Memory(Verb.DENIED, asked.address)
+        return Memory(Verb.DENIED, address)
 
     def _tell(self, what: str, message: Message) -> None:
         frame = encode(message)  # refuses what the protocol cannot say, before it becomes a state
@@ -126,5 +129,5 @@ class LoopbackSimulator:
         self._say(frame)
 
     def _say(self, frame: bytes) -> None:
-        if self._send is not None:
+        if self._send is not None and self.flash.powered:
             self._send(frame)
