@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from optima_bridge.enroll.pki.crl import CRL_VALIDITY, Revocation, crl_builder
 from optima_bridge.enroll.pki.custody import new_directory, read_private_key, replace_file, unusable, write_file
 from optima_bridge.enroll.pki.files import PARSE_ERRORS
-from optima_bridge.enroll.pki.ledger import Counts, Ledger, Sign, format_serial
+from optima_bridge.enroll.pki.ledger import Counts, Ledger, Sign
 from optima_bridge.enroll.pki.possession import SubjectKey
-from optima_bridge.enroll.pki.profile import Credential, ca_builder, certificate_builder
+from optima_bridge.enroll.pki.profile import Credential, ca_builder, certificate_builder, format_serial
 from optima_bridge.errors import CaMissing, CaUnfit, CertificateExpired, ClockBehind, NotFound
 
 KEY, CERTIFICATE, LEDGER, CRL = "key.pem", "certificate.pem", "ledger.db", "crl.pem"
@@ -175,7 +175,10 @@ class CertificateAuthority:
     def _export_crl(self) -> None:
         """Copy the list to its file; another process may sign a newer one meanwhile, and that one must win."""
         path = self.directory / CRL
-        copied = path.read_bytes() if path.exists() else b""
+        try:
+            copied = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise unusable(self.directory, error) from error
         while copied != (current := self.current_crl().public_bytes(Encoding.PEM)):
             replace_file(path, current)
             copied = current

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from optima_bridge.enroll.pki.files import PARSE_ERRORS
-from optima_bridge.enroll.pki.ledger import format_serial
 from optima_bridge.enroll.pki.possession import PublicKey, accepted
 from optima_bridge.enroll.pki.profile import (
     CLOCK_SKEW,
@@ -27,6 +26,7 @@ from optima_bridge.enroll.pki.profile import (
     RENEW_BEFORE_END,
     SUPERVISOR,
     device_uri,
+    format_serial,
     name_text,
 )
 from optima_bridge.enroll.pki.revocation import DEFAULT_POLICY, RevocationPolicy, check_list_is_of, check_not_revoked
@@ -124,12 +124,8 @@ def check(
 def _parse(der: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
-        _ = (
-            certificate.issuer,
-            certificate.subject,
-            certificate.public_key(),
-            certificate.extensions,
-        )  # parsed when asked
+        # The parser looks at these only when they are asked for.
+        _ = certificate.issuer, certificate.subject, certificate.public_key(), certificate.extensions
     except PARSE_ERRORS as error:
         raise CertificateUnreadable("the bytes are no certificate that can be read") from error
     if certificate.serial_number <= 0:

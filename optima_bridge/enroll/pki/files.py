@@ -52,7 +52,7 @@ def read_certificate(data: bytes) -> bytes:
     if len(data) > MAX_SIZE_BYTES:
         raise CertificateUnreadable(f"the file is larger than {MAX_SIZE_BYTES} bytes")
     labels = LABEL.findall(data)
-    if any(label.endswith(b"PRIVATE KEY") for label in labels) or (not labels and _is_private_key(data)):
+    if any(b"PRIVATE KEY" in label for label in labels) or (not labels and _is_private_key(data)):
         raise PrivateKeyInFile("the file holds a private key; the certificate must come without it")
     if labels and CERTIFICATE_LABELS.isdisjoint(labels):
         kind = KINDS.get(labels[0], f"a PEM block {labels[0].decode('ascii')!r}")

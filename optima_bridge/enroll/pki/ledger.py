@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from optima_bridge.enroll.pki.crl import Revocation
-from optima_bridge.enroll.pki.profile import name_text
+from optima_bridge.enroll.pki.profile import format_serial, name_text
 from optima_bridge.errors import CaUnfit
 
 BUSY_TIMEOUT_S = 10.0
@@ -127,12 +127,8 @@ class Ledger:
             with closing(sqlite3.connect(place, BUSY_TIMEOUT_S, isolation_level=None, uri=True)) as db:
                 db.execute("PRAGMA synchronous = FULL")
                 db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield db
-                except BaseException:
-                    db.execute("ROLLBACK")
-                    raise
-                db.execute("COMMIT")
+                yield db
+                db.execute("COMMIT")  # not reached: closing undoes what was begun
         except sqlite3.Error as error:
             raise CaUnfit(f"the ledger {self._path} cannot be used: {error}") from error
 
@@ -149,12 +145,6 @@ def _keep_crl(db: sqlite3.Connection, sign: Sign) -> None:
     db.execute("DELETE FROM crl")
     row = (number, _seconds(crl.last_update_utc), crl.public_bytes(Encoding.DER))
     db.execute("INSERT INTO crl (number, last_update, der) VALUES (?, ?, ?)", row)
-
-
-def format_serial(serial: int) -> str:
-    """A certificate's serial number as openssl prints it: upper-case hex, whole bytes."""
-    digits = f"{serial:X}"
-    return digits.zfill(len(digits) + len(digits) % 2)
 
 
 def _seconds(time: datetime) -> int:

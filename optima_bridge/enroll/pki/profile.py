@@ -126,6 +126,12 @@ def name_text(shown: x509.Name) -> str:
     return shown.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"})
 
 
+def format_serial(serial: int) -> str:
+    """A certificate's serial number as openssl prints it: upper-case hex, whole bytes."""
+    digits = f"{serial:X}"
+    return digits.zfill(len(digits) + len(digits) % 2)
+
+
 def subject(credential: Credential) -> x509.Name:
     """The subject of its certificate and of its request."""
     return name(
