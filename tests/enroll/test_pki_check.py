@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from optima_bridge import errors
@@ -122,6 +122,20 @@ def test_spare_bits_do_not_give_one_signature_two_certificates(world: World) -> 
     spare[-len(signature) - 1] = 1  # the last bit counts as not there, and it is zero anyway
     x509.load_der_x509_certificate(bytes(spare)).verify_directly_issued_by(world.ca)  # others take it
     refused(world, bytes(spare), errors.CertificateUnreadable)
+
+
+def test_a_negative_serial_number_is_refused_though_the_ca_signed_it(world: World) -> None:
+    certificate = x509.load_der_x509_certificate(world.sign())
+    content = bytearray(certificate.tbs_certificate_bytes)
+    digits = certificate.serial_number.to_bytes((certificate.serial_number.bit_length() + 7) // 8)
+    content[content.index(digits)] |= 0x80
+    assert isinstance(world.ca_key, ec.EllipticCurvePrivateKey)
+    signature = world.ca_key.sign(bytes(content), ec.ECDSA(SHA256()))
+    algorithm = bytes.fromhex("300a 0608 2a8648ce3d040302")  # ecdsa-with-SHA256
+    body = bytes(content) + algorithm + bytes([0x03, len(signature) + 1, 0x00]) + signature
+    negative = b"\x30\x82" + len(body).to_bytes(2) + body
+    x509.load_der_x509_certificate(negative).verify_directly_issued_by(world.ca)  # all else is in order
+    refused(world, negative, errors.CertificateUnreadable)
 
 
 def test_what_does_not_fit_the_device_is_refused_before_it_is_looked_at(world: World) -> None:
@@ -284,6 +298,15 @@ def test_a_list_that_is_not_the_cas_own_or_not_complete_is_refused(world: World)
         world.list_of([with_critical_entry(certificate)]),
     ):
         refused(world, certificate, errors.RevocationUnknown, crl=crl, policy=RevocationPolicy(crl_required=False))
+
+
+def test_a_ca_that_may_not_sign_lists_has_none(world: World) -> None:
+    own_key = world.ca.public_key()
+    rights = [(x509.BasicConstraints(ca=True, path_length=0), True), (profile.key_usage("key_cert_sign"), True)]
+    ca = x509.load_der_x509_certificate(world.sign(rights, public_key=own_key))
+    certificate, crl = world.sign(issuer=ca.subject), world.list_of(issuer=ca.subject)
+    assert world.check(certificate, ca=ca, crl=None, policy=RevocationPolicy(crl_required=False))
+    assert "may not sign" in refused(world, certificate, errors.RevocationUnknown, ca=ca, crl=crl).what
 
 
 def with_critical_entry(certificate: bytes) -> x509.RevokedCertificate:

@@ -25,7 +25,7 @@ from optima_bridge.enroll.pki.custody import new_directory, read_private_key, re
 from optima_bridge.enroll.pki.files import PARSE_ERRORS
 from optima_bridge.enroll.pki.ledger import Counts, Ledger, Sign
 from optima_bridge.enroll.pki.possession import SubjectKey
-from optima_bridge.enroll.pki.profile import Credential, ca_builder, certificate_builder, format_serial
+from optima_bridge.enroll.pki.profile import CLOCK_SKEW, Credential, ca_builder, certificate_builder, format_serial
 from optima_bridge.errors import CaMissing, CaUnfit, CertificateExpired, ClockBehind, NotFound
 
 KEY, CERTIFICATE, LEDGER, CRL = "key.pem", "certificate.pem", "ledger.db", "crl.pem"
@@ -124,7 +124,7 @@ class CertificateAuthority:
         Raises:
             NotFound: this CA did not issue it.
         """
-        at = max(now, self._ledger.newest())
+        at = max(now, self._ledger.newest() + CLOCK_SKEW)  # a list is never dated before the one that it replaces
         try:
             changed = self._ledger.revoke(serial, at, reason, self._signer(at))
         except KeyError as error:
