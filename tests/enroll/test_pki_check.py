@@ -127,8 +127,8 @@ def test_spare_bits_do_not_give_one_signature_two_certificates(world: World) -> 
 def test_a_negative_serial_number_is_refused_though_the_ca_signed_it(world: World) -> None:
     certificate = x509.load_der_x509_certificate(world.sign())
     content = bytearray(certificate.tbs_certificate_bytes)
-    digits = certificate.serial_number.to_bytes((certificate.serial_number.bit_length() + 7) // 8)
-    content[content.index(digits)] |= 0x80
+    version_3 = b"\xa0\x03\x02\x01\x02"
+    content[content.index(version_3) + len(version_3) + 2] |= 0x80  # behind tag and length
     assert isinstance(world.ca_key, ec.EllipticCurvePrivateKey)
     signature = world.ca_key.sign(bytes(content), ec.ECDSA(SHA256()))
     algorithm = bytes.fromhex("300a 0608 2a8648ce3d040302")  # ecdsa-with-SHA256
