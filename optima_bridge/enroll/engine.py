@@ -131,13 +131,15 @@ async def _plan(
         old_der = await store.read(present.slot)
     elif present is not None:
         old_der = await on_disk(journal.certificate, present.sha256)
-    stays = len(slots) == 1 or (present is not None and present.sha256 == sha256)
-    spare = present or slots[0] if stays else next(state for state in slots if not state.active)
+    if present is not None and (len(slots) == 1 or present.sha256 == sha256):
+        slot = present.slot
+    else:
+        slot = next(state.slot for state in slots if not state.active)
     return Job(
         id=request.job,
         model=identity.model,
         serial=identity.serial,
-        slot=spare.slot,
+        slot=slot,
         old_slot=present.slot if present else None,
         old_generation=present.generation if present else 0,
         old_sha256=present.sha256 if present else "",

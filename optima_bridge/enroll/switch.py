@@ -23,6 +23,7 @@ from optima_bridge.errors import (
     JournalError,
     LinkError,
     ProtocolError,
+    SlotError,
     TimedOut,
     VerifyMismatch,
     WriteUncertain,
@@ -34,6 +35,12 @@ from optima_bridge.store import Readback, SecureStore, SlotState
 DISCARD_TIMEOUT_S = 10.0
 SWITCH_TIMEOUT_S = 30.0  # the slots read a few times, a few bytes written
 IN_PLACE_TIMEOUT_S = 60.0  # a certificate written and read back, and perhaps the old one after it
+
+_SILENT = (
+    LinkError,
+    ProtocolError,
+    WrongDevice,
+)  # what the device holds cannot be known now: recover() comes back to it
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -118,17 +125,20 @@ async def on_disk(write: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 
 
 async def _forward_or_back(store: SecureStore, job: Job, use: Use, report: Report) -> Result:
+    """What the device answers decides; raises where it does not answer, or another one does."""
+    changed = job.new_sha256 != job.old_sha256
     try:
         await _forward(store, job, use, report)
-    except (LinkError, ProtocolError, WrongDevice):
-        raise  # nothing can be done now
+    except _SILENT:
+        raise
     except BridgeError as error:
-        return await _backward(store, job, error, report)
-    if job.erase_old:
+        return await _backward_or_stuck(store, job, error, report)
+    try:
         await _erase_old(store, job)
+    except DeviceError as error:
+        return Result(job.id, Outcome.NEEDS_ATTENTION, job.new_sha256, changed, error)
     told = store.traits.readback is not Readback.NONE
-    outcome = Outcome.VERIFIED if told else Outcome.UNCONFIRMED
-    return Result(job.id, outcome, job.new_sha256, changed=job.new_sha256 != job.old_sha256)
+    return Result(job.id, Outcome.VERIFIED if told else Outcome.UNCONFIRMED, job.new_sha256, changed)
 
 
 async def _forward(store: SecureStore, job: Job, use: Use, report: Report) -> None:
@@ -138,37 +148,50 @@ async def _forward(store: SecureStore, job: Job, use: Use, report: Report) -> No
         if not any(_is_new(store, job, state) for state in slots if state.slot == job.slot):
             await stage(store, job, job.slot, job.new_der, job.new_sha256, report)  # in place, or a spare copy was lost
         await store.activate(job.slot)
-        if not _is_new(store, job, active(await _slots(store, job))):
+        told = store.traits.readback is not Readback.NONE
+        if told and not _is_new(store, job, active(await _slots(store, job))):
             raise VerifyMismatch(f"{job.serial} does not use slot {job.slot} after it was activated", slot=job.slot)
     report(Phase.CONFIRM, 0, 0)
     await use(store)
     await store.confirm()
 
 
+async def _backward_or_stuck(store: SecureStore, job: Job, error: BridgeError, report: Report) -> Result:
+    """Go back; where the device refuses that too nothing is left to do, and the job must not stand in the next one's way."""
+    try:
+        return await _backward(store, job, error, report)
+    except _SILENT:
+        raise
+    except BridgeError as worse:
+        stuck = WriteUncertain(
+            f"job {job.id}: {error}; and then: {worse}", cause=worse.cause, next_step=worse.next_step, job=job.id
+        )
+        return Result(job.id, Outcome.NEEDS_ATTENTION, None, changed=True, error=stuck)
+
+
 async def _backward(store: SecureStore, job: Job, error: BridgeError, report: Report) -> Result:
     """Activate the old certificate again; on a single slot, write it again."""
     slots = await _slots(store, job)
     now = active(slots)
-    if job.old_sha256 in {"", job.new_sha256}:  # there is no other one
+    if job.old_slot is None or job.old_sha256 == job.new_sha256:  # there is no other one
         outcome = Outcome.ROLLED_BACK if now is None else Outcome.UNCONFIRMED
         return Result(job.id, outcome, now.sha256 if now else "", changed=now is not None, error=error)
-    if now is None or now.sha256 != job.old_sha256:
-        slot = next((state.slot for state in slots if state.sha256 == job.old_sha256), None)
+    if not _is_old(store, job, now):
+        slot = next((state.slot for state in slots if _is_old(store, job, state)), None)
         if slot is None:
             if job.old_der is None:
-                raise error
+                raise SlotError(f"the old certificate of {job.serial} is neither in the device nor on this PC")
             slot = next((state.slot for state in slots if not state.active), job.slot)
             await stage(store, job, slot, job.old_der, job.old_sha256, report)
         await store.activate(slot)
-        now = active(await _slots(store, job))
-        if now is None or now.sha256 != job.old_sha256:
-            raise error
+        if not _is_old(store, job, active(await _slots(store, job))):
+            raise VerifyMismatch(f"{job.serial} does not use slot {slot} after it was activated again", slot=slot)
     return Result(job.id, Outcome.ROLLED_BACK, job.old_sha256, changed=False, error=error)
 
 
 async def _erase_old(store: SecureStore, job: Job) -> None:
-    for state in await _slots(store, job):
-        if state.sha256 == job.old_sha256 != job.new_sha256 and state.valid and not state.active:
+    for state in await _slots(store, job) if job.erase_old else ():
+        if _is_old(store, job, state) and not state.active:
             await store.erase(state.slot)
 
 
@@ -179,12 +202,20 @@ async def _slots(store: SecureStore, job: Job) -> list[SlotState]:
 
 
 def _is_new(store: SecureStore, job: Job, state: SlotState | None) -> bool:
-    """Whether this slot holds the new certificate, as far as the device tells."""
+    return _holds(store, state, job.slot, job.new_sha256)
+
+
+def _is_old(store: SecureStore, job: Job, state: SlotState | None) -> bool:
+    return _holds(store, state, job.old_slot, job.old_sha256)
+
+
+def _holds(store: SecureStore, state: SlotState | None, slot: int | None, sha256: str) -> bool:
+    """Whether a slot holds this certificate, as far as the device tells; where it tells nothing its slot stands for it."""
     if state is None or not state.valid:
         return False
     if store.traits.readback is Readback.NONE:
-        return store.traits.slots > 1 and state.slot == job.slot
-    return state.sha256 == job.new_sha256
+        return store.traits.slots > 1 and state.slot == slot
+    return state.sha256 == sha256
 
 
 async def _close(journal: HostJournal, job: Job, result: Result) -> Result:

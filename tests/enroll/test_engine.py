@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from optima_bridge.enroll.engine import enroll
 from optima_bridge.enroll.journal import FILE_NAME, HostJournal, JobState
@@ -26,15 +27,16 @@ from optima_bridge.errors import (
     JournalError,
     LinkLost,
     SingleSlot,
+    SlotError,
     SlotOccupied,
     VerifyMismatch,
     WriteUncertain,
     WrongDevice,
 )
 from optima_bridge.model import DeviceIdentity, Event, Subject
-from optima_bridge.store import SecureStore, SlotState
+from optima_bridge.store import Readback, SecureStore, SlotState
 from optima_bridge.testing.awaits import at_every_await, cancelled_at
-from optima_drivers.loopback.store import LoopbackStore
+from optima_drivers.loopback.store import LoopbackStore, RawMemory
 from tests.enroll.worlds import SERIAL, WORLDS, LoopbackInProcess, LoopbackOnAWire, World
 
 chance = random.Random(3)
@@ -252,15 +254,74 @@ async def test_a_credential_that_does_not_work_is_taken_back(slots: int, journal
 
 
 async def test_a_first_credential_that_does_not_work_stays_and_is_not_called_verified(journal: HostJournal) -> None:
-    async def use(store: SecureStore) -> None:
-        raise DeviceError("the signature is wrong")
-
     world = LoopbackOnAWire(2)
-    result = await enroll(world.power_up(), request(), journal, accept, use=use)
+    result = await enroll(world.power_up(), request(), journal, accept, use=broken)
     assert (result.outcome, result.active_sha256) == (Outcome.UNCONFIRMED, fingerprint(NEW))
     again = await enroll(world.power_up(), request(job="again", replace=False), journal, accept)
     assert (again.outcome, again.changed) == (Outcome.VERIFIED, False)
     assert active(await world.power_up().inspect()).confirmed
+
+
+class Blind(LoopbackStore):
+    """A device that does not give back what it holds."""
+
+    def __init__(self, memory: RawMemory, slot_count: int) -> None:
+        super().__init__(memory, slot_count)
+        self.traits = replace(self.traits, readback=Readback.NONE)
+
+    async def inspect(self) -> Sequence[SlotState]:
+        return [replace(state, sha256="") for state in await super().inspect()]
+
+    async def read(self, slot: int) -> bytes:
+        raise SlotError("this device does not give back what it holds")
+
+    async def verify(self, slot: int) -> str:
+        raise SlotError("this device does not give back what it holds")
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_what_cannot_be_read_back_is_not_called_verified(slots: int, journal: HostJournal) -> None:
+    world = LoopbackInProcess(slots, Blind)
+    first = await enroll(world.power_up(), request(OLD, job="1", accept_single_slot=True), journal, accept)
+    result = await enroll(world.power_up(), request(job="2", accept_single_slot=True), journal, accept)
+    assert (first.outcome, result.outcome) == (Outcome.UNCONFIRMED, Outcome.UNCONFIRMED)
+    assert world.credential() == NEW
+
+
+async def broken(store: SecureStore) -> None:
+    raise DeviceError("the signature is wrong")
+
+
+async def test_a_device_that_cannot_be_read_goes_back_to_its_old_slot(journal: HostJournal) -> None:
+    world = LoopbackInProcess(2, Blind)
+    await enroll(world.power_up(), request(OLD, job="earlier"), journal, accept)
+    result = await enroll(world.power_up(), request(), journal, accept, use=broken)
+    assert (result.outcome, world.credential()) == (Outcome.ROLLED_BACK, OLD)
+
+
+async def test_a_job_that_can_go_neither_way_is_closed_so_that_another_one_can_begin(journal: HostJournal) -> None:
+    world = LoopbackInProcess(1, Blind)
+    await enroll(world.power_up(), request(OLD, job="earlier", accept_single_slot=True), journal, accept)
+    result = await enroll(world.power_up(), request(accept_single_slot=True), journal, accept, use=broken)
+    assert (result.outcome, result.active_sha256) == (Outcome.NEEDS_ATTENTION, None)
+    assert isinstance(result.error, WriteUncertain)
+    assert journal.open_job("loopback", SERIAL) is None
+    again = await enroll(world.power_up(), request(OLD, job="again", accept_single_slot=True), journal, accept)
+    assert (again.outcome, world.credential()) == (Outcome.UNCONFIRMED, OLD)
+
+
+class KeepsEverything(LoopbackStore):
+    async def erase(self, slot: int) -> None:
+        raise SlotError("erasing is locked")
+
+
+async def test_a_revoked_certificate_that_cannot_be_erased_needs_attention(journal: HostJournal) -> None:
+    world = LoopbackInProcess(2, KeepsEverything)
+    store = await enrolled(world, journal)
+    result = await enroll(store, request(erase_old=True), journal, accept)
+    assert (result.outcome, result.active_sha256) == (Outcome.NEEDS_ATTENTION, fingerprint(NEW))
+    assert (isinstance(result.error, SlotError), world.credential()) == (True, NEW)
+    assert journal.open_job("loopback", SERIAL) is None
 
 
 async def test_a_device_swapped_halfway_is_left_as_it_is(journal: HostJournal) -> None:
