@@ -9,9 +9,10 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
@@ -79,7 +80,7 @@ COLUMNS = Job.__struct_fields__
 
 
 class HostJournal:
-    """The open journal. Blocking: coroutines call it on a thread. Any thread, one at a time.
+    """The open journal. Blocking: coroutines call it on a thread, on any one.
 
     Raises:
         EnrollBusy: another process has it.
@@ -88,16 +89,16 @@ class HostJournal:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        with _as_journal_error(directory):
+        self._one_at_a_time = threading.Lock()
+        with self._guarded(), ExitStack() as undo:
             self._lock = _lock(directory / LOCK_NAME)
-            try:
-                self._connection = sqlite3.connect(
-                    directory / FILE_NAME, timeout=0, isolation_level=None, check_same_thread=False
-                )
-                self._prepare()
-            except BaseException:
-                os.close(self._lock)
-                raise
+            undo.callback(os.close, self._lock)
+            self._connection = sqlite3.connect(
+                directory / FILE_NAME, timeout=0, isolation_level=None, check_same_thread=False
+            )
+            undo.callback(self._connection.close)
+            self._prepare()
+            undo.pop_all()
 
     def _prepare(self) -> None:
         execute = self._connection.execute
@@ -128,7 +129,7 @@ class HostJournal:
         now_ns = time.time_ns()
         job = msgspec.structs.replace(job, begun_ns=now_ns, changed_ns=now_ns)
         marks = ", ".join("?" * len(COLUMNS))
-        with _as_journal_error(self._directory):
+        with self._guarded():
             try:
                 self._connection.execute(f"INSERT INTO job VALUES ({marks})", msgspec.structs.astuple(job))  # noqa: S608
             except sqlite3.IntegrityError as error:
@@ -166,7 +167,7 @@ class HostJournal:
 
     def _change(self, job: Job) -> Job:
         job = msgspec.structs.replace(job, changed_ns=time.time_ns())
-        with _as_journal_error(self._directory):
+        with self._guarded():
             self._connection.execute(
                 "UPDATE job SET state = ?, outcome = ?, code = ?, changed_ns = ? WHERE id = ?",
                 (job.state, job.outcome, job.code, job.changed_ns, job.id),
@@ -174,17 +175,17 @@ class HostJournal:
         return job
 
     def _select(self, condition: str, *values: str) -> Iterator[Job]:
-        with _as_journal_error(self._directory):
+        with self._guarded():
             rows = self._connection.execute(f"SELECT {', '.join(COLUMNS)} FROM job {condition}", values).fetchall()  # noqa: S608
         return (msgspec.convert(dict(zip(COLUMNS, row, strict=True)), Job, strict=False) for row in rows)
 
-
-@contextmanager
-def _as_journal_error(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise JournalError(f"the enrolment journal in {directory} cannot be used: {error}") from error
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            with self._one_at_a_time:
+                yield
+        except (sqlite3.Error, OSError) as error:
+            raise JournalError(f"the enrolment journal in {self._directory} cannot be used: {error}") from error
 
 
 def _lock(path: Path) -> int:
