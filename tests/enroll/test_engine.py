@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from optima_bridge.enroll.engine import enroll
-from optima_bridge.enroll.journal import FILE_NAME, HostJournal, JobState
+from optima_bridge.enroll.journal import FILE_NAME, HostJournal, Job, JobState
 from optima_bridge.enroll.recover import recover
 from optima_bridge.enroll.words import Outcome, Phase, Request, Result, fingerprint
 from optima_bridge.errors import (
@@ -207,8 +207,8 @@ async def test_events_go_on_while_a_certificate_is_written(journal: HostJournal)
 class Sabotaged(LoopbackInProcess):
     """A device with a defect that begins when it is told."""
 
-    def __init__(self) -> None:
-        super().__init__(2)
+    def __init__(self, store: Callable[[RawMemory, int], SecureStore] = LoopbackStore) -> None:
+        super().__init__(2, store)
         self.serial = SERIAL
         self.corrupt = False
         self.lost_at_write = -1
@@ -324,6 +324,48 @@ async def test_a_revoked_certificate_that_cannot_be_erased_needs_attention(journ
     assert journal.open_job("loopback", SERIAL) is None
 
 
+async def test_a_spare_slot_that_cannot_be_erased_does_not_keep_the_job_open(journal: HostJournal) -> None:
+    world = Sabotaged(KeepsEverything)
+    store = await enrolled(world, journal)
+    world.corrupt = True
+    assert (await enroll(store, request(), journal, accept)).outcome is Outcome.ROLLED_BACK
+    assert (journal.open_job("loopback", SERIAL), world.credential()) == (None, OLD)
+
+
+class ForgetsTheOther(LoopbackStore):
+    """Main and stage: what is activated takes the place of what was there."""
+
+    async def activate(self, slot: int) -> None:
+        await super().activate(slot)
+        await self.erase(1 - slot)
+
+
+async def test_an_old_certificate_that_the_device_gave_up_comes_back_from_the_journal(journal: HostJournal) -> None:
+    world = LoopbackInProcess(2, ForgetsTheOther)
+    store = await enrolled(world, journal)
+
+    async def use(store: SecureStore) -> None:
+        if world.credential() == NEW:
+            raise DeviceError("the signature is wrong")
+
+    result = await enroll(store, request(), journal, accept, use=use)
+    assert (result.outcome, world.credential()) == (Outcome.ROLLED_BACK, OLD)
+
+
+async def test_a_link_lost_while_going_back_needs_attention_until_the_device_is_back(journal: HostJournal) -> None:
+    world = Sabotaged()
+    store = await enrolled(world, journal)
+
+    async def use(store: SecureStore) -> None:
+        world.lost_at_write = 1
+        raise DeviceError("the signature is wrong")
+
+    assert (await enroll(store, request(), journal, accept, use=use)).outcome is Outcome.NEEDS_ATTENTION
+    settled = await recover(world.power_up(), journal, use=broken)
+    assert settled is not None
+    assert (settled.outcome, world.credential()) == (Outcome.ROLLED_BACK, OLD)
+
+
 async def test_a_device_swapped_halfway_is_left_as_it_is(journal: HostJournal) -> None:
     world = Sabotaged()
     store = await enrolled(world, journal)
@@ -426,11 +468,17 @@ async def test_a_job_that_is_not_settled_stops_the_next_one(journal: HostJournal
 
 
 class FullDisk(HostJournal):
-    def activating(self, job: Any) -> Any:
-        raise JournalError("the disk is full")
+    """Takes the job's first row and nothing after it."""
+
+    def _change(self, job: Job) -> Job:
+        if job.state is self.full_at:
+            raise JournalError("the disk is full")
+        return super()._change(job)
+
+    full_at = JobState.ACTIVATING
 
 
-async def test_without_the_journal_nothing_is_activated(tmp_path: Path) -> None:
+async def test_what_is_not_in_the_journal_is_not_activated(tmp_path: Path) -> None:
     world = LoopbackInProcess(2)
     with FullDisk(tmp_path) as journal:
         result = await enroll(world.power_up(), request(), journal, accept)
@@ -438,5 +486,17 @@ async def test_without_the_journal_nothing_is_activated(tmp_path: Path) -> None:
     assert world.credential() is None
 
 
-def test_the_store_of_a_world_is_the_drivers_own() -> None:
-    assert isinstance(LoopbackOnAWire(2).driver().store, LoopbackStore)
+async def test_a_job_whose_end_is_not_in_the_journal_is_settled_once_more(tmp_path: Path) -> None:
+    world = LoopbackInProcess(2)
+    with FullDisk(tmp_path) as journal:
+        journal.full_at = JobState.CLOSED
+        result = await enroll(world.power_up(), request(), journal, accept)
+        assert (result.outcome, result.error and result.error.code) == (Outcome.VERIFIED, "E-JOURNAL")
+    with HostJournal(tmp_path) as journal:
+        assert await recover(world.power_up(), journal) == Result(
+            "7f3a", Outcome.VERIFIED, fingerprint(NEW), changed=True
+        )
+
+
+def test_an_outcome_is_an_exit_status() -> None:
+    assert [outcome.exit_status for outcome in Outcome] == [0, 11, 10, 11]
