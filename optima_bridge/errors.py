@@ -3,13 +3,26 @@
     BridgeError
     ├── ConfigError            the configuration is wrong; the daemon does not start (rc 13)
     ├── UsageError             the question itself is wrong: unknown device, bad argument
-    │   └── NotFound           no device, driver or job of that name (rc 3)
+    │   └── NotFound           no device, driver or job of that name (rc 3); CaMissing
     ├── DriverError            DriverNotFound, ContractMismatch, DuplicateDriver
     ├── LinkError              LinkNotFound, LinkBusy, LinkPermission, LinkLost, LinkTimeout
     ├── ProtocolError          RemoteProtocolError → FrameError → ChecksumError, FrameTooLong
     ├── DeviceError            the device understood and refused, or reports a fault of its own
+    │   └── SlotError          secure memory: this slot cannot take, keep or give what was asked
+    ├── EnrollError            a certificate did not get into secure memory
+    │   ├── EnrollRefused      before the first write: WrongDevice, SlotOccupied, FingerprintMismatch, SingleSlot
+    │   │                      (rc 5); see CertificateError too
+    │   ├── EnrollBusy         another job, or another process, has the controller (rc 6)
+    │   ├── VerifyMismatch     what was read back differs; the previous certificate is active (rc 10)
+    │   └── WriteUncertain     which certificate is active is not known now (rc 11)
     ├── JournalError           the journal's disk is full; JournalDamaged: its file was damaged, what was readable is saved
     ├── SinkError              BrokerUnavailable, BrokerRefused
+    ├── CertificateError       a credential is refused before anything is written (rc 5)
+    │   ├── file               CertificateUnreadable, PrivateKeyInFile, SeveralCertificates, CertificateTooBig
+    │   ├── trust              UntrustedIssuer, CertificateRevoked, RevocationUnknown
+    │   ├── time               CertificateNotYetValid, CertificateExpired, ClockBehind
+    │   ├── content            WrongRole, WeakKey, KeyMismatch, RequestMismatch, BoundElsewhere
+    │   └── our own CA         CaExists, CaUnfit
     ├── ApiError               the control API cannot have its socket
     ├── Busy                   all places are taken at the moment (rc 6)
     ├── TimedOut               what was waited for did not come (rc 7)
@@ -223,6 +236,93 @@ class DeviceError(BridgeError):
     default_next_step = "clean the contacts, then see: bridge devices list"
 
 
+class SlotError(DeviceError):
+    """A slot of secure memory cannot do what was asked. Example: erasing the one that is in use."""
+
+    code = "E-SLOT"
+    retryable = False
+    default_cause = "the memory is worn, smaller than configured, or not laid out as expected"
+    default_next_step = "check that the configured driver and its settings fit the controller"
+
+
+class EnrollError(BridgeError):
+    """A certificate did not get into secure memory."""
+
+    code = "E-ENROLL"
+    exit_status = 9
+    retryable = True
+    default_cause = "dirty contacts, a loose cable, or power lost while writing"
+    default_next_step = "clean the contacts and check the cable, then enroll again"
+
+
+class EnrollRefused(EnrollError):
+    """A precondition is not met; not one byte was written."""
+
+    code = "E-ENROLL-REFUSED"
+    exit_status = 5
+    retryable = False
+    default_cause = "the certificate, the device or the options do not fit together"
+    default_next_step = "correct what is named above, then enroll again"
+
+
+class WrongDevice(EnrollRefused):
+    """Another device answers than the one the job is for; it was left as it is. Example: a card swapped halfway."""
+
+    code = "E-ENROLL-DEVICE"
+    default_cause = "the device was replaced, or cables were exchanged"
+    default_next_step = "connect the device that is meant, or name the one that is connected"
+
+
+class SlotOccupied(EnrollRefused):
+    """The device holds another certificate, and nobody said that it may be replaced."""
+
+    code = "E-ENROLL-OCCUPIED"
+    default_cause = "the device was enrolled before"
+    default_next_step = "look at the certificate that is there; to put another in its place, enroll with replace"
+
+
+class FingerprintMismatch(EnrollRefused):
+    """The device does not hold the certificate that was to be replaced. Example: somebody else was faster."""
+
+    code = "E-ENROLL-FINGERPRINT"
+    default_cause = "the certificate was replaced since it was looked at, or this is another device"
+    default_next_step = "look at the certificate that is there, and decide again"
+
+
+class SingleSlot(EnrollRefused):
+    """The device has one slot and no atomic write: a power cut while writing leaves no valid certificate in it."""
+
+    code = "E-ENROLL-SINGLE-SLOT"
+    default_cause = "this kind of controller has no spare slot; the only other copy is on this store PC"
+    default_next_step = "make sure of its power, then enroll again and accept the single slot"
+
+
+class EnrollBusy(EnrollError):
+    """A controller takes one job at a time, and a state directory one process."""
+
+    code = "E-ENROLL-BUSY"
+    exit_status = 6
+    default_cause = "another enrolment runs"
+    default_next_step = "wait until it has finished"
+
+
+class VerifyMismatch(EnrollError):
+    """What was read back is not what was written; the previous certificate is still the active one."""
+
+    code = "E-ENROLL-VERIFY"
+    exit_status = 10
+    default_cause = "dirty contacts, electrical noise, or worn memory"
+
+
+class WriteUncertain(EnrollError):
+    """The device went away at the moment of switching; which certificate is active shows when it is back."""
+
+    code = "E-ENROLL-UNCERTAIN"
+    exit_status = 11
+    default_cause = "power or connection lost at the moment of switching"
+    default_next_step = "give the device its power and cable back; the job is finished or undone when it answers"
+
+
 class JournalError(BridgeError):
     """Events cannot be written to disk at the moment; they are kept in memory and published all the same."""
 
@@ -271,6 +371,158 @@ class BrokerRefused(SinkError):
     exit_status = 4
     default_cause = "user name, password, certificate or access list of the broker"
     default_next_step = "give the bridge write access to its topics in the broker's access list"
+
+
+class CertificateError(BridgeError):
+    """A credential certificate, or what it is checked against, is not acceptable; nothing was written."""
+
+    code = "E-CERT"
+    exit_status = 5
+    default_cause = "the certificate was not made for supervisor credentials of this store"
+    default_next_step = "have a certificate issued by the profile `optima supervisor credential v1`"
+
+
+class CertificateUnreadable(CertificateError):
+    """The bytes are no certificate. Example: a request, a mail attachment, a file cut short, one altered byte."""
+
+    code = "E-CERT-UNREADABLE"
+    default_cause = "another kind of file, or one damaged on its way"
+    default_next_step = "fetch the certificate once more, as PEM or DER; look at it with: openssl x509 -in FILE -text"
+
+
+class PrivateKeyInFile(CertificateError):
+    """A private key lies in a file that should hold a certificate only. Example: key and certificate in one PEM file."""
+
+    code = "E-CERT-PRIVATE-KEY"
+    default_cause = "key and certificate were exported into one file"
+    default_next_step = "treat that key as known to others: have a certificate issued for a new one, without its key"
+
+
+class SeveralCertificates(CertificateError):
+    """The file holds certificates that are no chain, so which one is meant cannot be told."""
+
+    code = "E-CERT-SEVERAL"
+    default_cause = "files were joined, or the chain does not begin with the credential's own certificate"
+    default_next_step = "leave only the certificate of the credential in the file"
+
+
+class CertificateTooBig(CertificateError):
+    """The certificate does not fit the device; ``data``: ``size_bytes``, ``max_size_bytes``."""
+
+    code = "E-CERT-SIZE"
+    default_cause = "an RSA key, or names and extensions that the profile does not have"
+    default_next_step = "have it issued with a P-256 key and without extensions that are not in the profile"
+
+
+class UntrustedIssuer(CertificateError):
+    """Not signed by the CA that this store trusts. Example: another store's CA, another CA of the same name."""
+
+    code = "E-CERT-ISSUER"
+    default_cause = "it was issued for another store, or by a CA that has been replaced since"
+    default_next_step = "have it issued by the CA of this store: bridge ca show"
+
+
+class CertificateNotYetValid(CertificateError):
+    """Its validity begins later than now."""
+
+    code = "E-CERT-NOT-YET-VALID"
+    default_cause = "it is meant for later, or the clock of this PC is behind"
+    default_next_step = "check the clock: timedatectl"
+
+
+class CertificateExpired(CertificateError):
+    """Its validity has ended."""
+
+    code = "E-CERT-EXPIRED"
+    default_cause = "it was not renewed in time, or the clock of this PC is ahead"
+    default_next_step = "check the clock (timedatectl), then have a new certificate issued"
+
+
+class CertificateRevoked(CertificateError):
+    """The CA has revoked it; ``data``: ``serial``, ``revoked_at``."""
+
+    code = "E-CERT-REVOKED"
+    default_cause = "the key was reported lost, or was replaced"
+    default_next_step = "have a new certificate issued for a new key"
+
+
+class RevocationUnknown(CertificateError):
+    """Whether it is revoked cannot be told. Example: no list, a list signed by another CA, one too long out of date."""
+
+    code = "E-CERT-CRL"
+    default_cause = "the revocation list of the CA was not brought to this PC for a long time, or is not its own"
+    default_next_step = "fetch the present revocation list (CRL) from the CA"
+
+
+class WrongRole(CertificateError):
+    """It does not make its holder a supervisor. Example: a web server's certificate, a CA's, one with unknown demands."""
+
+    code = "E-CERT-ROLE"
+
+
+class WeakKey(CertificateError):
+    """Its public key is of a kind or size that is not accepted. Example: RSA-1024, Ed25519."""
+
+    code = "E-CERT-KEY-TYPE"
+    default_cause = "an old card or tool, or a key made for another purpose"
+    default_next_step = "make a P-256 key (RSA from 2048 bits where the card knows nothing else) and have it certified"
+
+
+class KeyMismatch(CertificateError):
+    """The key in the certificate, or the signature that should prove it, is not the device's."""
+
+    code = "E-CERT-KEY-MISMATCH"
+    default_cause = "the certificate belongs to another device, or the device has made a new key since"
+    default_next_step = "make a new request on this device and have it certified"
+
+
+class RequestMismatch(CertificateError):
+    """What came back from the CA is not what was asked for; ``data['differs']`` says in what."""
+
+    code = "E-CERT-REQUEST"
+    default_cause = "the answer to another request, or a CA that changes what it is asked for"
+    default_next_step = "take the certificate that answers this request; have the CA copy names and extensions from it"
+
+
+class BoundElsewhere(CertificateError):
+    """It is bound to another controller. Example: a certificate copied from one terminal to the next."""
+
+    code = "E-CERT-DEVICE"
+    default_cause = "it was copied from another controller, or the controller was replaced"
+    default_next_step = "have a certificate issued for this controller"
+
+
+class ClockBehind(CertificateError):
+    """The clock shows a time before something that has already happened, so nothing may be signed with it."""
+
+    code = "E-CLOCK-BEHIND"
+    retryable = True
+    default_cause = "the PC was without power and has no working clock battery, or no time server"
+    default_next_step = "set the clock: timedatectl"
+
+
+class CaMissing(NotFound):
+    """There is no CA in that directory."""
+
+    code = "E-CA-MISSING"
+    default_cause = "it was not made yet, or is in another directory"
+    default_next_step = "see how to make one: bridge ca init --help"
+
+
+class CaExists(CertificateError):
+    """There already is a CA; it is never overwritten, for every credential of the store hangs on it."""
+
+    code = "E-CA-EXISTS"
+    default_cause = "it was made before"
+    default_next_step = "see what is there: bridge ca show"
+
+
+class CaUnfit(CertificateError):
+    """The files of the CA cannot be used. Example: its key can be read by others, belongs to another certificate."""
+
+    code = "E-CA"
+    default_cause = "files were copied without their mode, mixed up or damaged"
+    default_next_step = "bring the directory of the CA back from its backup"
 
 
 class ApiError(BridgeError):

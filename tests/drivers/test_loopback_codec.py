@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from optima_bridge.errors import ChecksumError, FrameError, FrameTooLong
 from optima_drivers.loopback.codec import (
+    MAX_DATA_BYTES,
     MAX_TEXT_BYTES,
     Card,
     Controller,
@@ -16,9 +17,11 @@ from optima_drivers.loopback.codec import (
     KeyIn,
     KeyOut,
     Lock,
+    Memory,
     Message,
     Query,
     Seal,
+    Verb,
     encode,
     parse,
 )
@@ -37,6 +40,13 @@ TEXTS: list[tuple[str, Message]] = [
     ("CTRL BUSY", Controller("busy")),
     ("CTRL PENDING", Controller("pending-transaction")),
     ("CTRL ERROR 42", Controller("error", "42")),
+    ("READ 0120 40", Memory(Verb.READ, 0x0120, b"\x40")),
+    ("DATA 0120 00ff7e", Memory(Verb.DATA, 0x0120, b"\x00\xff\x7e")),
+    ("WRITE 11ff b2", Memory(Verb.WRITE, 0x11FF, b"\xb2")),
+    ("WROTE 11ff", Memory(Verb.WROTE, 0x11FF)),
+    ("ERASE 0100", Memory(Verb.ERASE, 0x0100)),
+    ("ERASED 0100", Memory(Verb.ERASED, 0x0100)),
+    ("DENIED ffff", Memory(Verb.DENIED, 0xFFFF)),
     ("ID loopback KL-17 1.0", Identity("loopback", "KL-17", "1.0")),
     ("?", Query()),
 ]
@@ -80,6 +90,7 @@ def of(characters: str, low: int, high: int) -> st.SearchStrategy[str]:
     return st.text(characters, min_size=low, max_size=high)
 
 
+ADDRESS = st.integers(0, 0xFFFF)
 WORD = of("ACKLOUTabc019._-", 1, 12)
 
 
@@ -88,6 +99,10 @@ WORD = of("ACKLOUTabc019._-", 1, 12)
         of("0123456789ABCDEF", 16, 16).map(KeyIn),
         of("0123456789ABCDEF", 10, 10).map(Card),
         of("0123456789", 1, 4).map(lambda code: Controller("error", code)),
+        st.builds(
+            Memory, st.sampled_from([Verb.READ, Verb.DATA, Verb.WRITE]), ADDRESS, st.binary(min_size=1, max_size=8)
+        ),
+        st.builds(Memory, st.sampled_from([Verb.WROTE, Verb.ERASE, Verb.ERASED, Verb.DENIED]), ADDRESS),
         st.builds(Identity, WORD, WORD, of("abc019._-", 1, 12)),
     )
 )
@@ -151,6 +166,10 @@ def test_a_flood_without_end_is_not_kept() -> None:
         Controller("error"),
         Controller("ready", "42"),
         Controller("READY"),
+        Memory(Verb.WRITE, 0, bytes(MAX_DATA_BYTES + 1)),
+        Memory(Verb.ERASE, 0x10000),
+        Memory(Verb.ERASE, 0, b"\x00"),
+        Memory(Verb.READ, 0),
         Identity("two words", "0", "1"),
         Identity("", "0", "1"),
         Identity("a", "BLOCK", "3"),

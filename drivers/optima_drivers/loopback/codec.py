@@ -3,7 +3,7 @@
     byte   0     1 … n      n+1   n+2
          ┌─────┬──────────┬─────┬─────┐
          │ STX │   text   │ ETX │ LRC │      STX 02, ETX 03
-         └─────┴──────────┴─────┴─────┘      text: 1 … 48 characters 20 … 7E
+         └─────┴──────────┴─────┴─────┘      text: 1 … 144 characters 20 … 7E
                └── LRC = XOR of these ─┘     so LRC is 00 … 7F and may itself be 02 or 03
 
     02 4c 4f 43 4b 20 33 03 1b      STX "LOCK 3" ETX LRC
@@ -17,6 +17,12 @@
     CTRL READY | BUSY | PENDING | ERROR code            code: 1 … 4 digits
     ID model serial firmware  1 … 12 of [AC-Za-z0-9._-] each, firmware of [a-z0-9._-]
 
+    host to device            device to host            raw memory; address 4, bytes 2 lower-case hex digits each
+    READ address size         DATA address bytes        size 01 … 40
+    WRITE address bytes       WROTE address             1 … 64 bytes; bits go from 1 to 0 only
+    ERASE address             ERASED address            the page of 256 bytes there, to FF
+                              DENIED address            outside of the memory
+
 The device answers `?` by one message for each state it has, then `ID`: what comes later has happened since.
 
 There is no length byte that a flipped bit could change to move the check. A flip that makes an ETX of a character (only
@@ -27,6 +33,7 @@ begins another one up to a `C`, and none ends another one after a `B`. So every 
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from functools import reduce
 from operator import xor
 
@@ -35,7 +42,8 @@ import msgspec
 from optima_bridge.errors import ChecksumError, FrameError, FrameTooLong
 
 STX, ETX = 0x02, 0x03
-MAX_TEXT_BYTES = 48
+MAX_TEXT_BYTES = 144
+MAX_DATA_BYTES = 64  # in one memory message
 CONTROLLER_STATUS = {"READY": "ready", "BUSY": "busy", "PENDING": "pending-transaction", "ERROR": "error"}
 _STATUS_WORDS = {status: word for word, status in CONTROLLER_STATUS.items()}
 
@@ -83,11 +91,31 @@ class Identity(msgspec.Struct, frozen=True):
     firmware: str
 
 
+class Verb(StrEnum):
+    """What a memory message asks or answers."""
+
+    READ = "READ"
+    DATA = "DATA"
+    WRITE = "WRITE"
+    WROTE = "WROTE"
+    ERASE = "ERASE"
+    ERASED = "ERASED"
+    DENIED = "DENIED"
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Raw memory: `address` 0 … FFFF; `data` as the verb has it, the size for READ."""
+
+    verb: Verb
+    address: int
+    data: bytes = b""
+
+
 class Query(msgspec.Struct, frozen=True):
     """The host asks who is there and what is true now."""
 
 
-Message = KeyIn | KeyOut | Card | Lock | Seal | Controller | Identity | Query
+Message = KeyIn | KeyOut | Card | Lock | Seal | Controller | Identity | Memory | Query
 
 _GRAMMAR = re.compile(
     r"KEY IN (?P<rom>[0-9A-F]{16})"
@@ -98,6 +126,8 @@ _GRAMMAR = re.compile(
     r"|CTRL (?P<status>READY|BUSY|PENDING)"
     r"|CTRL ERROR (?P<error>[0-9]{1,4})"
     r"|ID (?P<model>[AC-Za-z0-9._-]{1,12}) (?P<serial>[AC-Za-z0-9._-]{1,12}) (?P<firmware>[a-z0-9._-]{1,12})"
+    rf"|(?P<with_data>READ|DATA|WRITE) (?P<address>[0-9a-f]{{4}}) (?P<memory>(?:[0-9a-f]{{2}}){{1,{MAX_DATA_BYTES}}})"
+    r"|(?P<verb>WROTE|ERASE|ERASED|DENIED) (?P<place>[0-9a-f]{4})"
     r"|(?P<query>\?)"
 )
 
@@ -141,6 +171,10 @@ def parse(text: str) -> Message:
             return Controller("error", code)
         case "firmware", firmware:
             return Identity(match["model"], match["serial"], firmware)
+        case "memory", _:
+            return Memory(Verb(match["with_data"]), int(match["address"], 16), bytes.fromhex(match["memory"]))
+        case "place", place:
+            return Memory(Verb(match["verb"]), int(place, 16))
         case _:
             return Query()
 
@@ -211,5 +245,7 @@ def _text(message: Message) -> str:
             return " ".join(filter(None, ("CTRL", _STATUS_WORDS.get(status), code)))
         case Identity(model=model, serial=serial, firmware=firmware):
             return f"ID {model} {serial} {firmware}"
+        case Memory(verb=verb, address=address, data=data):
+            return f"{verb} {address:04x} {data.hex()}".rstrip()
         case Query():
             return "?"

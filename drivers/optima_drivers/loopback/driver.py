@@ -6,15 +6,12 @@ as on the readers that poll. Afterwards each change is an event; a state said tw
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import ClassVar
 
 from pydantic import Field
 
 from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
-from optima_bridge.errors import FrameError, LinkTimeout
 from optima_bridge.link import ByteLink
 from optima_bridge.model import (
     Capability,
@@ -27,21 +24,20 @@ from optima_bridge.model import (
     Subject,
 )
 from optima_bridge.presence import ABSENT, PRESENT
+from optima_bridge.store import HasSecureStore, SecureStore
 from optima_drivers.loopback.codec import (
     Card,
     Controller,
-    Decoder,
     Identity,
     KeyIn,
     KeyOut,
     Lock,
     Message,
-    Query,
     Seal,
-    encode,
 )
+from optima_drivers.loopback.line import Line
+from optima_drivers.loopback.store import LoopbackStore
 
-TRIES = 3
 SUBJECTS = {
     Capability.KEY_READER: Subject.KEY,
     Capability.CARD_READER: Subject.CARD,
@@ -49,6 +45,7 @@ SUBJECTS = {
     Capability.SEAL_SWITCH: Subject.SEAL,
     Capability.TERMINAL: Subject.CONTROLLER,
 }
+ABILITIES = frozenset({*SUBJECTS, Capability.SECURE_STORE})
 POSITIONS = {
     0: KeylockPosition.BETWEEN,
     1: KeylockPosition.LOCKED,
@@ -64,10 +61,16 @@ class LoopbackSettings(DriverSettings):
         default=1000,
         ge=10,
         le=10_000,
-        description="how long the device may take to say who it is, per try, milliseconds",
+        description="how long the device may take to answer, per try, milliseconds",
+    )
+    slots: int = Field(
+        default=2,
+        ge=1,
+        le=2,
+        description="slots of its secure memory: 2 for A/B, 1 as on controllers without a spare one",
     )
     abilities: frozenset[Capability] = Field(
-        default=frozenset(SUBJECTS), min_length=1, description="what the device stands in for; it is deaf to the rest"
+        default=ABILITIES, min_length=1, description="what the device stands in for; it is deaf to the rest"
     )
 
     def narrow(self, declared: frozenset[Capability]) -> frozenset[Capability]:
@@ -75,14 +78,14 @@ class LoopbackSettings(DriverSettings):
 
 
 class LoopbackDriver:
-    """A key reader, card reader, keylock, seal switch and terminal in one device that exists only in software."""
+    """A key reader, card reader, keylock, seal switch, terminal and secure memory in a device of software only."""
 
     info: ClassVar[DriverInfo] = DriverInfo(
         name="loopback",
         summary="no hardware: every kind of event, for tests and the demo",
         contract=CONTRACT,
         maturity=Maturity.STABLE,
-        capabilities=frozenset(SUBJECTS),
+        capabilities=ABILITIES,
         schemes=frozenset({"memory", "serial"}),
         integrity="lrc",
         spec="optima_drivers.loopback.codec",
@@ -91,32 +94,28 @@ class LoopbackDriver:
 
     def __init__(self, link: ByteLink, settings: LoopbackSettings) -> None:
         self._link = link
-        self._settings = settings
-        self._decoder = Decoder()
-        self._inbox: list[tuple[Message, int]] = []  # with link.clock_ns() of arrival
+        self._line = Line(link, settings.answer_timeout_ms / 1000)
+        self.store: SecureStore = LoopbackStore(self._line, settings.slots)
         self._found: list[tuple[Message, int]] = []
         self._key: str | None = None
         self._states: dict[Subject, Data] = {}
-        self._counters: Counter[str] = Counter()
-        self._subjects = {SUBJECTS[ability] for ability in settings.abilities}
+        self._subjects = {SUBJECTS[ability] for ability in settings.abilities & SUBJECTS.keys()}
 
     @property
     def counters(self) -> Mapping[str, int]:
-        return self._counters
+        return self._line.counters
 
     async def start(self) -> DeviceIdentity:
         self._link.discard_input()
-        for _ in range(TRIES):
-            try:
-                async with asyncio.timeout(self._settings.answer_timeout_ms / 1000):
-                    return await self._ask()
-            except TimeoutError:
-                self._counters["timeouts"] += 1
-        raise LinkTimeout(
-            f"{self._link.name}: no loopback device answered {TRIES} times",
-            cause="no simulator runs at the other end of this port",
-            next_step="start one: bridge demo, or optima_drivers.loopback.simulator in a test",
-        )
+        identity = await self._line.identify()
+        inbox = self._line.inbox
+        answered = next(index for index, (message, _) in enumerate(inbox) if isinstance(message, Identity))
+        last_words = {
+            _subject(item[0]): item for item in inbox[:answered]
+        }  # what is true now comes before the identity
+        self._found = list(last_words.values())
+        del inbox[: answered + 1]
+        return identity
 
     async def stop(self) -> None:
         """Nothing to do: the device needs no goodbye."""
@@ -127,33 +126,10 @@ class LoopbackDriver:
                 if found.subject in self._subjects:
                     yield found
         while True:
-            while self._inbox:
-                for event in self._decide(*self._inbox.pop(0)):
+            for message, now_ns in await self._line.events():
+                for event in self._decide(message, now_ns):
                     if event.subject in self._subjects:
                         yield event
-            await self._receive()
-
-    async def _ask(self) -> DeviceIdentity:
-        """Ask; what comes up to the identity is what is true now, the last word on each subject."""
-        await self._link.write(encode(Query()))
-        while True:
-            await self._receive()
-            for index, (message, _) in enumerate(self._inbox):
-                if isinstance(message, Identity):
-                    last_words = {_subject(item[0]): item for item in self._inbox[:index]}
-                    self._found = list(last_words.values())
-                    del self._inbox[: index + 1]
-                    return DeviceIdentity(message.model, message.serial, message.firmware)
-
-    async def _receive(self) -> None:
-        chunk = await self._link.read()
-        now_ns = self._link.clock_ns()
-        for result in self._decoder.feed(chunk):
-            if isinstance(result, FrameError):
-                self._counters[f"frames_bad_{result.kind}"] += 1
-            else:
-                self._counters["frames_good"] += 1
-                self._inbox.append((result, now_ns))
 
     def _find(self, message: Message, now_ns: int) -> Iterator[Event | Observation]:
         match message:
@@ -216,3 +192,4 @@ def _subject(message: Message) -> Subject | None:
 
 
 _conforms: type[Driver] = LoopbackDriver
+_conforms_too: type[HasSecureStore] = LoopbackDriver

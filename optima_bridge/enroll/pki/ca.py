@@ -1,0 +1,184 @@
+"""The CA of one store: a directory, mode 0700, that issues credentials and keeps the list of the revoked ones.
+
+    key.pem          private key, PKCS#8, mode 0600; absent where a token holds the key
+    certificate.pem  what the store trusts
+    ledger.db        what was issued and revoked, and the current revocation list
+    crl.pem          a copy of that list for other programs
+
+The directory is made beside its place and renamed into it: a power cut leaves a whole CA or none. All calls block (disk,
+token); a coroutine hands them to a thread.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from optima_bridge.enroll.pki.crl import CRL_VALIDITY, Revocation, crl_builder
+from optima_bridge.enroll.pki.custody import new_directory, read_private_key, replace_file, unusable, write_file
+from optima_bridge.enroll.pki.files import PARSE_ERRORS
+from optima_bridge.enroll.pki.ledger import Counts, Ledger, Sign
+from optima_bridge.enroll.pki.possession import SubjectKey
+from optima_bridge.enroll.pki.profile import CLOCK_SKEW, Credential, ca_builder, certificate_builder, format_serial
+from optima_bridge.errors import CaMissing, CaUnfit, CertificateExpired, ClockBehind, NotFound
+
+KEY, CERTIFICATE, LEDGER, CRL = "key.pem", "certificate.pem", "ledger.db", "crl.pem"
+CA_VALIDITY = timedelta(days=3653)  # ten years: as long as the tills of a store
+
+
+class CertificateAuthority:
+    """Issues and revokes; made by `create` or `open`."""
+
+    def __init__(self, directory: Path, certificate: x509.Certificate, key: CertificateIssuerPrivateKeyTypes) -> None:
+        self.directory = directory
+        self.certificate = certificate
+        self._key = key
+        self._ledger = Ledger(directory / LEDGER)
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        organization: str,
+        store: str,
+        now: datetime,
+        key: CertificateIssuerPrivateKeyTypes | None = None,
+        validity: timedelta = CA_VALIDITY,
+    ) -> CertificateAuthority:
+        """A new CA.
+
+        Args:
+            key: an object that has a token sign; None makes a P-256 key and keeps it in the directory.
+
+        Raises:
+            CaExists: something is in the directory.
+            AccessDenied: this user may not write beside it.
+        """
+        signing = key or ec.generate_private_key(ec.SECP256R1())
+        certificate = ca_builder(organization, store, signing.public_key(), now, validity).sign(signing, SHA256())
+        with new_directory(directory) as making:
+            if key is None:
+                pem = signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+                write_file(making / KEY, pem)
+            write_file(making / CERTIFICATE, certificate.public_bytes(Encoding.PEM))
+            write_file(making / LEDGER, b"")  # SQLite would make it readable by others
+            new = cls(making, certificate, signing)
+            new._ledger.create(new._signer(now))
+            new._export_crl()
+        return cls(directory, certificate, signing)
+
+    @classmethod
+    def open(cls, directory: Path, key: CertificateIssuerPrivateKeyTypes | None = None) -> CertificateAuthority:
+        """The CA in `directory`.
+
+        Args:
+            key: as for `create`; None reads it from the directory.
+
+        Raises:
+            CaMissing: there is none.
+            CaUnfit: its key can be read by others or belongs to another certificate, or a file is damaged.
+            AccessDenied: this user may not read it.
+        """
+        try:
+            certificate = x509.load_pem_x509_certificate((directory / CERTIFICATE).read_bytes())
+            signing = key or read_private_key(directory / KEY)
+        except FileNotFoundError as error:
+            if error.filename == str(directory / KEY):
+                raise CaUnfit(f"the CA has no {KEY}, and no token was named", directory=str(directory)) from error
+            raise CaMissing(f"there is no CA in {directory}", directory=str(directory)) from error
+        except OSError as error:
+            raise unusable(directory, error) from error
+        except PARSE_ERRORS as error:
+            raise CaUnfit(f"the certificate of the CA in {directory} is damaged") from error
+        if signing.public_key() != certificate.public_key():
+            raise CaUnfit(f"the key of the CA in {directory} belongs to another certificate")
+        ca = cls(directory, certificate, signing)
+        ca._export_crl()  # the power may have failed between the ledger and the copy
+        return ca
+
+    def issue(self, key: SubjectKey, credential: Credential, now: datetime) -> x509.Certificate:
+        """A certificate by the profile; it is in the ledger before it is handed out.
+
+        Raises:
+            ClockBehind: `now` lies before what this CA has already signed.
+            CertificateExpired: of the CA itself.
+        """
+        if now < (newest := self._ledger.newest()):
+            raise ClockBehind(f"the clock shows {now:%F %T} UTC, but the CA has signed at {newest:%F %T}")
+        if now >= self.certificate.not_valid_after_utc:
+            raise CertificateExpired("the certificate of the CA has expired", next_step="bridge ca init --help")
+        builder = certificate_builder(credential, key, self.certificate, now)
+        certificate = builder.sign(self._key, SHA256())
+        self._ledger.record(certificate)
+        return certificate
+
+    def revoke(self, serial: int, now: datetime, reason: x509.ReasonFlags = x509.ReasonFlags.key_compromise) -> bool:
+        """Revoke for ever; a wrong clock does not prevent it. False: it was revoked before.
+
+        Raises:
+            NotFound: this CA did not issue it.
+        """
+        at = max(now, self._ledger.newest() + CLOCK_SKEW)  # a list is never dated before the one that it replaces
+        try:
+            changed = self._ledger.revoke(serial, at, reason, self._signer(at))
+        except KeyError as error:
+            raise NotFound(
+                f"this CA has issued no certificate with the serial number {format_serial(serial)}",
+                cause="a typing mistake, or it came from another CA",
+                next_step="take the serial number from the certificate: openssl x509 -in FILE -noout -serial",
+            ) from error
+        self._export_crl()
+        return changed
+
+    def crl(self, now: datetime) -> x509.CertificateRevocationList:
+        """The current revocation list, signed anew when half its time has passed."""
+        crl = self.current_crl()
+        assert crl.next_update_utc is not None
+        if now > crl.next_update_utc - CRL_VALIDITY / 2:
+            return self.renew_crl(now)
+        return crl
+
+    def current_crl(self) -> x509.CertificateRevocationList:
+        """The revocation list as it was last signed."""
+        return self._ledger.crl()
+
+    def certificate_pem(self) -> str:
+        """What others have to trust."""
+        return self.certificate.public_bytes(Encoding.PEM).decode("ascii")
+
+    def counts(self) -> Counts:
+        """How many certificates were issued and revoked."""
+        return self._ledger.counts()
+
+    def newest(self) -> datetime:
+        """The latest time that this CA has put its name to; a clock that shows less is behind."""
+        return self._ledger.newest()
+
+    def renew_crl(self, now: datetime) -> x509.CertificateRevocationList:
+        """Sign the list anew with the dates of `now`, whatever was signed before: the way out after a clock that ran ahead."""
+        self._ledger.renew_crl(self._signer(now))
+        self._export_crl()
+        return self._ledger.crl()
+
+    def _signer(self, now: datetime) -> Sign:
+        def sign(number: int, revoked: list[Revocation]) -> x509.CertificateRevocationList:
+            return crl_builder(self.certificate, number, revoked, now).sign(self._key, SHA256())
+
+        return sign
+
+    def _export_crl(self) -> None:
+        """Copy the list to its file; another process may sign a newer one meanwhile, and that one must win."""
+        path = self.directory / CRL
+        try:
+            copied = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise unusable(self.directory, error) from error
+        while copied != (current := self.current_crl().public_bytes(Encoding.PEM)):
+            replace_file(path, current)
+            copied = current
