@@ -263,13 +263,15 @@ class Window:
 
     async def _fetch(self) -> None:
         """Take the next records from the journal; when it has no more, new ones come straight from the hub again."""
+        head = self._journal.head
         records = await self._read(self._last)
         self._fetching = False
         if records:
             self._queue.extend(records)
             self._last = records[-1].position
-        if not records or self._last >= self._journal.head:
-            self._last = max(self._last, self._journal.head)
+        elif head == self._journal.head:  # nothing came while we read, so nothing is passed over
+            self._last = max(self._last, head)
+        if self._last >= self._journal.head:
             self.behind = False
         self._schedule_pump()
 

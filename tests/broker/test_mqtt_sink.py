@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from optima_bridge.journal import Position
+from optima_bridge.model import Record
 from optima_bridge.sinks import mqtt as sink_module
 from optima_bridge.sinks import window as window_module
 from optima_bridge.sinks.window import flag_replay
@@ -136,6 +138,34 @@ async def test_more_events_than_the_queue_holds_come_from_the_journal_in_order(
             )
             arrived = numbers(seen.payloads("evt/front/key"))
             assert arrived == list(range(arrived[0], count + 50))
+
+
+async def test_an_event_that_comes_while_the_journal_is_read_is_not_passed_over(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = window_module.LIVE_RECORDS + 10
+    async with running(tmp_path / "node", mosquitto.port) as node:
+        for number in range(count):
+            node.key(number)
+        read, late = node.service.journal.read, [count]
+
+        async def read_while_something_happens(
+            after: Position, limit: int, upto: Position | None = None
+        ) -> list[Record]:
+            if late:  # an empty answer, and by the time it is here it is no longer true
+                node.key(late.pop())
+                return []
+            return await read(after, limit, upto)
+
+        monkeypatch.setattr(node.service.journal, "read", read_while_something_happens)
+        mosquitto.start()
+        async with subscribed(mosquitto.port) as seen:
+            await until(lambda: not late)
+            node.key(count + 1)
+            await seen.until(lambda: count + 1 in numbers(seen.payloads("evt/front/key")))
+            arrived = numbers(seen.payloads("evt/front/key"))
+    assert arrived[-2:] == [count, count + 1]
+    assert arrived == list(range(arrived[0], count + 2))
 
 
 async def test_what_one_life_could_not_send_the_next_one_does(mosquitto: Mosquitto, tmp_path: Path) -> None:
