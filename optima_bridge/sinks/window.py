@@ -127,7 +127,10 @@ class Window:
             return
         self._queue.append(record)
         self._last = record.position
-        self._schedule_pump()
+        if self._inflight or self._pump_due or len(self._queue) > 1:
+            self._schedule_pump()  # in a stream, what comes in one turn of the loop leaves in one write
+        else:
+            self._pump()
 
     def offer_retained(self, topic: str) -> None:
         """Send the retained document of this topic; nothing where there is no session, for open() tells everything."""
