@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import msgspec
 from cryptography import x509
@@ -45,8 +45,6 @@ from optima_bridge.store import HasSecureStore, Readback, SecureStore, SlotState
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 1.0
 LOOK_TIMEOUT_S = 10.0
-
-T = TypeVar("T")
 
 
 class Certificate(msgspec.Struct, frozen=True):
@@ -193,35 +191,41 @@ Job = Enrol | DryRun | Compare | Resume
 
 async def perform(name: str, device: Device, journal: HostJournal, job: Job) -> Ending:
     """Do `job` on the device of that name. SIGINT and SIGTERM stop it up to the point of no return."""
-    task = asyncio.ensure_future(_perform(name, device, journal, job))
-    loop = asyncio.get_running_loop()
-    told: list[int] = []
-
-    def stop(number: int) -> None:
-        if not told:  # what follows the first is bounded, and must be let finish
-            task.cancel()
-        told.append(number)
-
+    stop = _Stop()
+    task = asyncio.ensure_future(_perform(name, device, journal, job, stop))
+    stop.task = task
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         return await task
     except asyncio.CancelledError:
-        if not told:
-            task.cancel()
+        if not stop.asked:
             raise
         return Ending(None, None, interrupted=True)  # while the device was opened
 
 
-async def _perform(name: str, device: Device, journal: HostJournal, job: Job) -> Ending:
+class _Stop:
+    """The first signal cancels `task`; a second one, or one after `task` was taken away, must not disturb the closing steps."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Ending] | None = None
+        self.asked = False
+
+    def __call__(self) -> None:
+        if self.task is not None:
+            self.asked = self.task.cancel()
+        self.task = None
+
+
+async def _perform(name: str, device: Device, journal: HostJournal, job: Job, stop: _Stop) -> Ending:
     try:
         async with opened(name, device) as (store, identity):
-            return await _end(Open(store, identity, journal), job)
+            return await _end(Open(store, identity, journal), job, stop)
     except BridgeError as error:
         return Ending(None, None, error=error)
 
 
-async def _end(it: Open, job: Job) -> Ending:
+async def _end(it: Open, job: Job, stop: _Stop) -> Ending:
     result, error, interrupted = None, None, False
     before = await on_disk(it.journal.open_job, it.identity.model, it.identity.serial)
     try:
@@ -231,6 +235,7 @@ async def _end(it: Open, job: Job) -> Ending:
     except asyncio.CancelledError:
         result = await _journaled(it.journal, job.job if isinstance(job, Enrol) else before.id if before else "")
         interrupted = result is None
+    stop.task = None
     if result is not None:
         error = result.error
     now = await look(it, result.active_sha256 if result else None)

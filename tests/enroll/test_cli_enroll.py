@@ -34,17 +34,23 @@ ERASED_PAGES, RECORD_BYTES = 9, 10  # what staging writes beside the certificate
 
 
 class Device:
-    """A loopback device; at one of its writes the program that talks to it gets a signal, before it hears the answer."""
+    """A loopback device; at one of its writes the program that talks to it gets a signal, before it hears the answer.
+
+    Attributes:
+        later: chunks that the program sends after that write until it gets the signal.
+    """
 
     def __init__(self) -> None:
         self.simulator = LoopbackSimulator(serial=SERIAL)
         self.process: asyncio.subprocess.Process | None = None
         self.number = signal.SIGKILL
-        self.at_write = 0
+        self.at_write = self.later = 0
 
     def receive(self, data: bytes) -> bytes:
         answer = self.simulator.receive(data)
         if self.process is not None and self.simulator.flash.writes >= self.at_write:
+            self.later -= 1
+        if self.process is not None and self.later < 0:
             self.process.send_signal(self.number)
             self.process = None
         return answer
@@ -221,6 +227,15 @@ async def test_a_bad_certificate_is_refused_by_name_before_the_first_write(store
         assert (store.flash.writes, store.device.simulator.credential()) == (writes, der(old)), what
 
 
+async def test_a_ca_that_is_named_needs_its_revocation_list(store: Store) -> None:
+    ca, crl = str(store.directory / "ca/certificate.pem"), str(store.directory / "ca/crl.pem")
+    words = ("--cert", str(store.file(pem(store.issue()))), "--ca", ca, "--dry-run")
+    status, _, err = await store.enroll(*words)
+    assert (status, "error E-CERT-CRL: " in err) == (5, True), err
+    status, _, err = await store.enroll(*words, "--crl", crl)
+    assert (status, store.flash.writes) == (0, 0), err
+
+
 async def test_the_device_is_left_alone_where_it_cannot_be_had(store: Store) -> None:
     file = str(store.file(pem(store.issue())))
     link = await open_link(str(store.directory / "port"), LoopbackDriver.info.serial_format)
@@ -248,10 +263,15 @@ async def test_ctrl_c_before_the_point_of_no_return_leaves_the_old_certificate(s
     assert last.startswith(f"not changed: the old certificate is active: {fingerprint(der(old))} ")
 
 
-async def test_ctrl_c_behind_the_point_of_no_return_finishes_the_switch(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("byte", "later"),
+    [pytest.param(1, 0, id="at the byte that activates"), pytest.param(2, 1, id="after the last write")],
+)
+async def test_ctrl_c_behind_the_point_of_no_return_finishes_the_switch(byte: int, later: int, store: Store) -> None:
     old, new = store.issue(), store.issue(number=8)
     await store.put(old)
-    activating = ERASED_PAGES + len(der(new)) + RECORD_BYTES + 1
+    activating = ERASED_PAGES + len(der(new)) + RECORD_BYTES + byte
+    store.device.later = later
     file = str(store.file(pem(new)))
     status, out, err = await store.signalled(signal.SIGINT, activating, "--cert", file, "--replace")
     assert (status, store.device.simulator.credential()) == (0, der(new)), err
