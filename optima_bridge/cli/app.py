@@ -33,6 +33,7 @@ VERBS = {
     "watch": Verb("optima_bridge.cli.monitor:monitor", "Alias of monitor.", hidden=True),
     "devices": Verb("optima_bridge.cli.devices:devices", "List, show and wait for devices."),
     "events": Verb("optima_bridge.cli.events:events", "Send past events once more."),
+    "enroll": Verb("optima_bridge.cli.enroll:enroll", "Bring a certificate into a device's secure memory."),
     "ca": Verb("optima_bridge.cli.ca:ca", "Make and show the store's certificate authority."),
     "drivers": Verb("optima_bridge.cli.drivers:drivers", "List and describe the installed drivers."),
     "config": Verb("optima_bridge.cli.config:config", "Check and show the configuration."),

@@ -23,12 +23,12 @@ class Interrupted(BridgeError):
     default_next_step = "run the command again"
 
 
-def report(error: BridgeError, settings: Settings) -> int:
-    """Print `error`; returns its exit status."""
+def report(error: BridgeError, settings: Settings, **facts: object) -> int:
+    """Print `error`; returns its exit status. The result record of a stream also has the `facts`."""
     if settings.json:
         document = error.document()
         settings.print_json(
-            {"type": "result", "ok": False, "rc": error.exit_status, "error": document}
+            {"type": "result", "ok": False, "rc": error.exit_status, "error": document, **facts}
             if settings.stream
             else {"schema": "optima.error/1", **document}
         )

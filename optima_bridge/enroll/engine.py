@@ -80,7 +80,7 @@ async def enroll(
     sha256 = fingerprint(request.certificate)
     if present is not None and present.sha256 == sha256 and present.confirmed:
         return Result("", Outcome.VERIFIED, sha256, changed=False)
-    _refuse(store, request, present, sha256)
+    refuse(store, request, present, sha256)
     report(Phase.BACKUP, 0, 0)
     job = await _plan(store, request, journal, identity, slots)
     await on_disk(journal.begin, job)
@@ -105,8 +105,12 @@ async def _commit(store: SecureStore, journal: HostJournal, job: Job, use: Use, 
     return await finish(store, journal, job, use, report)
 
 
-def _refuse(store: SecureStore, request: Request, present: SlotState | None, sha256: str) -> None:
-    """Raises what stands in the way of replacing `present`."""
+def refuse(store: SecureStore, request: Request, present: SlotState | None, sha256: str) -> None:
+    """What stands in the way of replacing `present` by the certificate of this fingerprint.
+
+    Raises:
+        FingerprintMismatch, SlotOccupied, SingleSlot: see there.
+    """
     if present is not None and present.sha256 == sha256:
         return  # it is there and only has to be confirmed
     there = present.sha256 if present else ""

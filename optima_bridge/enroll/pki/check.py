@@ -109,16 +109,25 @@ def check(
     _check_path(certificate, ca, time)
     if certificate.not_valid_after_utc - time < RENEW_BEFORE_END:
         warnings.append(f"the certificate ends on {certificate.not_valid_after_utc:%F}; have a new one issued")
-    policies = _policies(certificate)
     return CheckedCertificate(
         der=der,
         fingerprint=certificate.fingerprint(SHA256()).hex(),
         subject=name_text(certificate.subject),
         serial=format_serial(certificate.serial_number),
         not_after=certificate.not_valid_after_utc,
-        identifier_only=KEY_PROVEN not in policies or IDENTIFIER_ONLY in policies,
+        identifier_only=is_identifier_only(certificate),
         warnings=tuple(warnings),
     )
+
+
+def is_identifier_only(certificate: x509.Certificate) -> bool:
+    """Whether its CA does not say that a key was proven; see `CheckedCertificate.identifier_only`."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.CertificatePolicies)
+    except x509.ExtensionNotFound:
+        return True
+    policies = {it.policy_identifier for it in found.value}
+    return KEY_PROVEN not in policies or IDENTIFIER_ONLY in policies
 
 
 def _parse(der: bytes) -> x509.Certificate:
@@ -222,14 +231,6 @@ def _check_path(certificate: x509.Certificate, ca: x509.Certificate, time: datet
         builder.build_client_verifier().verify(certificate, [])
     except VerificationError as error:
         raise WrongRole(f"the certificate breaks a rule of RFC 5280: {error}") from error
-
-
-def _policies(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.CertificatePolicies)
-    except x509.ExtensionNotFound:
-        return frozenset()
-    return frozenset(it.policy_identifier for it in found.value)
 
 
 def _spki(key: PublicKey) -> bytes:
