@@ -15,12 +15,15 @@ UV    := $(or $(shell command -v uv),.tools/bin/uv)
 WHICH := import sys; print("%d.%d" % sys.version_info[:2])
 STAMP := $(VENV)/.ready-$(shell $(PYTHON) -c '$(WHICH)' 2>/dev/null)
 
+QUICK := tests/drivers/test_*codec*.py tests/drivers/test_*onewire*.py $(foreach name,presence hub commands topics \
+         identifiers clock errors log registry config_errors config_layers config_secrets,tests/unit/test_$(name).py)
+
 # Never fetch an interpreter: with no network that is a long wait and an unclear error.
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check docs format lint types imports coverage wheel lock clean
+.PHONY: help demo test check quick docs format lint types imports coverage wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -32,7 +35,10 @@ demo: $(STAMP)  ## a simulated store, its real daemon and its MQTT messages (uv 
 test: $(STAMP)  ## all tests (uv run pytest)
 	@$(BIN)/pytest $(ARGS)
 
-check: lint types imports coverage  ## what must hold before a commit
+check: lint types imports quick  ## what must hold before a commit, in seconds
+
+quick: $(STAMP)  ## the tests that need no port, no broker and no clock
+	@$(BIN)/pytest -q $(QUICK) $(ARGS)
 
 lint: $(STAMP)  ## ruff: format and rules
 	@$(BIN)/ruff format --check .
