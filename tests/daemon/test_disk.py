@@ -14,7 +14,7 @@ from optima_bridge import service as service_module
 from optima_bridge.model import Subject
 from tests.daemon.store import UNPRIVILEGED, Daemon, destroy, needs_permissions, plugged, running
 from tests.nodes import running as running_here
-from tests.support import Mosquitto, free_port, subscribed, until
+from tests.support import Mosquitto, Subscriber, free_port, subscribed, until
 
 SECRET = "identifier-secret"
 
@@ -61,13 +61,16 @@ async def test_with_a_full_disk_events_go_on_over_mqtt_and_reach_the_disk_later(
         simulator.card("67003B51C6")
         shown.append("67003B51C6")
         await seen.until(lambda: [p["data"]["card_id"] for p in seen.payloads("evt/front/card")] == shown)
-        assert [alert["code"] for alert in (await daemon.ask("/v1/status"))["alerts"]] == ["E-JOURNAL"]
         (small_disk / "filler").unlink()
-        await seen.until(
-            lambda: [p["data"]["action"] for p in seen.payloads("evt/bridge/fault")] == ["raised", "cleared"]
-        )
-        assert (await daemon.ask("/v1/status"))["alerts"] == []
         await until(lambda: [p["data"]["card_id"] for p in daemon.committed("evt/front/card")] == shown)
+        # The journal may find a little room by itself, and lose it again: what counts is that each alert has its end.
+        await seen.until(lambda: faults(seen)[-1] == "cleared")
+        assert faults(seen) == ["raised", "cleared"] * (len(faults(seen)) // 2)
+        assert (await daemon.ask("/v1/status"))["alerts"] == []
+
+
+def faults(seen: Subscriber) -> list[str]:
+    return [payload["data"]["action"] for payload in seen.payloads("evt/bridge/fault")]
 
 
 def fill(path: Path) -> None:
