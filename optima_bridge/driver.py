@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from optima_bridge.link import ByteLink, SerialFormat
+from optima_bridge.link import SerialFormat
 from optima_bridge.model import Capability, DeviceIdentity, Event, Maturity, Observation
 
 CONTRACT = 1
@@ -45,7 +45,7 @@ class DriverInfo(msgspec.Struct, frozen=True):
         contract: the CONTRACT it was written for.
         maturity: how far it was proved.
         capabilities: what its devices can do.
-        schemes: link kinds it works on: ``serial``, ``memory``.
+        schemes: link kinds it works on: ``serial``, ``memory``, … (see `optima_bridge.link.base`).
         integrity: how its protocol notices damage: ``crc8``, ``xor``, ``lrc``, ``none``.
         spec: documents and sections the code follows.
         serial_format: how to open a serial port for it.
@@ -72,8 +72,8 @@ class Driver(Protocol):
     info: ClassVar[DriverInfo]
     Settings: ClassVar[type[DriverSettings]]
 
-    def __init__(self, link: ByteLink, settings: Any) -> None:
-        """Remember the link and the settings (an instance of this class's Settings); do nothing yet."""
+    def __init__(self, link: Any, settings: Any) -> None:
+        """Remember the link (of one of its `schemes`) and the settings (this class's Settings); do nothing yet."""
 
     @property
     def counters(self) -> Mapping[str, int]:

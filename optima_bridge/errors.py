@@ -5,10 +5,11 @@
     ├── UsageError             the question itself is wrong: unknown device, bad argument
     │   └── NotFound           no device, driver or job of that name (rc 3); CaMissing
     ├── DriverError            DriverNotFound, ContractMismatch, DuplicateDriver
-    ├── LinkError              LinkNotFound, LinkBusy, LinkPermission, LinkLost, LinkTimeout
+    ├── LinkError              LinkNotFound, LinkBusy, LinkPermission, LinkLost, LinkTimeout, TokenAbsent
     ├── ProtocolError          RemoteProtocolError → FrameError → ChecksumError, FrameTooLong
     ├── DeviceError            the device understood and refused, or reports a fault of its own
-    │   └── SlotError          secure memory: this slot cannot take, keep or give what was asked
+    │   ├── SlotError          secure memory: this slot cannot take, keep or give what was asked
+    │   └── NotAuthorised      a PIN or key is needed to write: SecretMissing, WrongSecret, SecretLocked (rc 5)
     ├── EnrollError            a certificate did not get into secure memory
     │   ├── EnrollRefused      before the first write: WrongDevice, SlotOccupied, FingerprintMismatch, SingleSlot
     │   │                      (rc 5); see CertificateError too
@@ -181,6 +182,16 @@ class LinkTimeout(LinkError, TimeoutError):
     default_next_step = "check the cable and that the configured driver fits the device: bridge devices list"
 
 
+class TokenAbsent(LinkError):
+    """The reader answers, but no card or key is in it. Examples: not put in yet; taken out halfway."""
+
+    code = "E-TOKEN-ABSENT"
+    exit_status = 5
+    retryable = True
+    default_cause = "it was not put in, or was taken out"
+    default_next_step = "put it in fully and leave it there"
+
+
 class ProtocolError(BridgeError):
     """Bytes that do not fit the protocol."""
 
@@ -243,6 +254,39 @@ class SlotError(DeviceError):
     retryable = False
     default_cause = "the memory is worn, smaller than configured, or not laid out as expected"
     default_next_step = "check that the configured driver and its settings fit the controller"
+
+
+class NotAuthorised(DeviceError):
+    """The device lets only those write who know its secret, and this was not shown. Nothing was changed."""
+
+    code = "E-SECRET"
+    exit_status = 5
+    retryable = False
+    default_cause = "no PIN or management key was shown to the device"
+    default_next_step = "give it with --pin-file, --pin-stdin or --pin-credential, or at the prompt"
+
+
+class SecretMissing(NotAuthorised):
+    """No PIN or management key is known for the device. Example: a token whose ``pin`` is not in the configuration."""
+
+    code = "E-SECRET-MISSING"
+    default_cause = "it stands neither in the configuration nor on the command line"
+
+
+class WrongSecret(NotAuthorised):
+    """The device refused the PIN or key; ``data['attempts_remaining']`` tells how often it still listens, None: not known."""
+
+    code = "E-SECRET-WRONG"
+    default_cause = "a typing mistake, or the secret of another device"
+    default_next_step = "make sure of it before the next attempt; nothing is tried again by itself"
+
+
+class SecretLocked(NotAuthorised):
+    """The device takes no PIN any more, after too many wrong ones."""
+
+    code = "E-SECRET-LOCKED"
+    default_cause = "too many wrong attempts, by whomever"
+    default_next_step = "unblock it with its PUK or security officer PIN, with the vendor's tool"
 
 
 class EnrollError(BridgeError):

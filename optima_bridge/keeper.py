@@ -16,7 +16,7 @@ from optima_bridge.backoff import Backoff
 from optima_bridge.driver import Driver, DriverSettings
 from optima_bridge.errors import BridgeError, DeviceError, LinkLost, LinkNotFound, LinkTimeout
 from optima_bridge.hub import Hub
-from optima_bridge.link import ByteLink, open_link
+from optima_bridge.link import Link, open_link
 from optima_bridge.link.portwatch import PortWatch, port_exists
 from optima_bridge.log import get_logger
 from optima_bridge.model import Capability, Data, DeviceIdentity, Event, JsonValue, Subject
@@ -146,7 +146,7 @@ class DeviceKeeper:
             raise asyncio.CancelledError  # the driver made something else of it; the daemon must end all the same
         return error
 
-    async def _run_driver(self, link: ByteLink) -> BridgeError:
+    async def _run_driver(self, link: Link) -> BridgeError:
         driver = self._driver = self.config.driver_class(link, self.config.settings)
         try:
             try:

@@ -37,8 +37,11 @@ class StoreTraits(msgspec.Struct, frozen=True):
         atomic_object: whether one slot is replaced as a whole or not at all, whatever happens to the power.
         readback: how what was written can be compared.
         max_size_bytes: the largest certificate that fits.
-        can_prove_key: whether the device can sign a challenge with the key that belongs to the certificate.
+        can_prove_key: whether the device can sign a challenge with the key that belongs to the certificate. Such a store
+            is a `KeyHolder`.
         monotonic: whether the device keeps the generation; otherwise it is always 0.
+        secret: what must be known to write, in a person's words: ``PIN``, ``management key``; empty: nothing. Such a
+            store is a `LockedStore`.
     """
 
     slots: int
@@ -47,6 +50,7 @@ class StoreTraits(msgspec.Struct, frozen=True):
     max_size_bytes: int
     can_prove_key: bool
     monotonic: bool
+    secret: str = ""
 
     @property
     def survives_power_loss(self) -> bool:
@@ -136,6 +140,51 @@ class SecureStore(Protocol):
 
     async def recover(self) -> None:
         """Finish what the device itself can know to have been decided before its power went; else nothing."""
+
+
+class KeyHolder(SecureStore, Protocol):
+    """A store that has a private key of its own, which never leaves it (traits.can_prove_key).
+
+    One key a device: a certificate is renewed for the key that is there, because a new key would leave the active
+    certificate without its own at once.
+    """
+
+    async def public_key(self) -> bytes | None:
+        """The key that certificates of this device are about, SubjectPublicKeyInfo in DER; None: there is none yet."""
+
+    async def make_key(self) -> bytes:
+        """Make the key (P-256 where the device has it); returns what `public_key` does from now on.
+
+        Raises:
+            SlotError: there is one.
+            NotAuthorised: see LockedStore.
+        """
+
+    async def sign(self, data: bytes) -> bytes:
+        """A signature over `data` with that key: ECDSA in DER or RSA PKCS#1 v1.5, with SHA-256.
+
+        Raises:
+            SlotError: there is no key.
+        """
+
+
+class LockedStore(SecureStore, Protocol):
+    """A store that is written only by who knows its secret (traits.secret). Reading needs none.
+
+    Writing steps log in by themselves where the session has not; so does no other. A secret from the settings is tried
+    once: not again in this driver's life after it was wrong, and not at all where the device says that the last one given
+    to it was wrong. Attempts belong to people.
+    """
+
+    def unlock(self, secret: bytes) -> None:
+        """Use this secret from now on instead of that of the settings; empty: that of the settings again."""
+
+    async def authenticate(self) -> None:
+        """Log in, in this session; nothing where that was done.
+
+        Raises:
+            SecretMissing: none is known. WrongSecret, SecretLocked: the device refused it.
+        """
 
 
 class HasSecureStore(Protocol):

@@ -15,6 +15,7 @@ from optima_bridge.config.model import DEVICE_KEYS, Config
 from optima_bridge.config.problems import Problem, dotted, nearest, shortened
 from optima_bridge.driver import Driver
 from optima_bridge.errors import DriverError, DriverNotFound
+from optima_bridge.link.base import OPENERS, scheme_of
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -92,10 +93,10 @@ def _find_driver(name: str, table: Tree, merged: Merged) -> tuple[type[Driver] |
 
 
 def _unfit_port(name: str, table: Tree, driver_class: type[Driver], merged: Merged) -> list[Problem]:
-    """A memory port for a driver of serial devices, or the other way round."""
+    """A port of a kind that the driver does not work on."""
     port = table.get("port")
     schemes = driver_class.info.schemes
-    if not isinstance(port, str) or ("memory" if port.startswith("memory:") else "serial") in schemes:
+    if not isinstance(port, str) or scheme_of(port) not in OPENERS or scheme_of(port) in schemes:
         return []
     what = f"driver {driver_class.info.name} works on {' and '.join(sorted(schemes))} ports only"
     return [_problem(("devices", name, "port"), port, what, merged)]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from optima_bridge.config.locate import Path, Place, locate
 from optima_bridge.config.problems import DEFAULT, Origin, Problem
-from optima_bridge.config.secrets import is_reference
+from optima_bridge.secrets import is_reference
 
 ENV_PREFIX = "OPTIMA_BRIDGE__"
 _SYNTAX_ERROR = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from optima_bridge.config.secrets import Secret
 from optima_bridge.driver import Driver, DriverSettings
+from optima_bridge.link.base import OPENERS, scheme_of
+from optima_bridge.secrets import Secret
 from optima_bridge.topics import BRIDGE, SEGMENT
 
 DEVICE_KEYS = ("driver", "port", "label", "enabled")
@@ -39,7 +40,7 @@ def _absolute(path: Path) -> Path:
 
 
 def _openable(port: str) -> str:
-    if not port.startswith(("/", "memory:")):
+    if scheme_of(port) not in OPENERS:
         raise ValueError("must be an absolute path such as /dev/serial/by-id/…")
     return port
 

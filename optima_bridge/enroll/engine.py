@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import cast
 
 from optima_bridge.enroll.journal import HostJournal, Job
 from optima_bridge.enroll.recover import recover
@@ -38,7 +39,7 @@ from optima_bridge.errors import (
     WrongDevice,
 )
 from optima_bridge.model import DeviceIdentity
-from optima_bridge.store import Readback, SecureStore, SlotState
+from optima_bridge.store import LockedStore, Readback, SecureStore, SlotState
 
 
 async def enroll(
@@ -56,7 +57,7 @@ async def enroll(
     finishes first (bounded, see `switch`), and the result is in the journal.
 
     Raises:
-        EnrollRefused, CertificateError: a precondition is not met; nothing was written.
+        EnrollRefused, CertificateError, NotAuthorised: a precondition is not met; nothing was written.
         WriteUncertain: an earlier job of this device could not be settled.
         EnrollBusy, JournalError: the job could not be journaled; nothing was written.
         LinkError, ProtocolError, DeviceError: the device failed before anything was written.
@@ -81,6 +82,8 @@ async def enroll(
     if present is not None and present.sha256 == sha256 and present.confirmed:
         return Result("", Outcome.VERIFIED, sha256, changed=False)
     refuse(store, request, present, sha256)
+    if store.traits.secret:
+        await cast("LockedStore", store).authenticate()
     report(Phase.BACKUP, 0, 0)
     job = await _plan(store, request, journal, identity, slots)
     await on_disk(journal.begin, job)

@@ -22,6 +22,7 @@ from optima_bridge.errors import (
     DeviceError,
     JournalError,
     LinkError,
+    NotAuthorised,
     ProtocolError,
     SlotError,
     TimedOut,
@@ -36,11 +37,8 @@ DISCARD_TIMEOUT_S = 10.0
 SWITCH_TIMEOUT_S = 30.0  # the slots read a few times, a few bytes written
 IN_PLACE_TIMEOUT_S = 60.0  # a certificate written and read back, and perhaps the old one after it
 
-_SILENT = (
-    LinkError,
-    ProtocolError,
-    WrongDevice,
-)  # what the device holds cannot be known now: recover() comes back to it
+# What the device holds cannot be known or mended now: recover() comes back to it.
+_SILENT = (LinkError, ProtocolError, WrongDevice, NotAuthorised)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,6 +51,8 @@ async def discard(store: SecureStore, journal: HostJournal, job: Job, error: Bri
         async with asyncio.timeout(DISCARD_TIMEOUT_S):
             await connect(store, job)
             await store.erase(job.slot)
+    except NotAuthorised:
+        return result  # not without the secret
     except DeviceError:
         pass  # what is in a slot that is not active harms nobody
     except (BridgeError, TimeoutError):

@@ -7,6 +7,8 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optima_bridge.link.base import device_path
+
 if TYPE_CHECKING:
     from asyncinotify import Inotify
 
@@ -31,7 +33,8 @@ class PortWatch:
                 while True:
                     changed.clear()
                     with contextlib.suppress(OSError):
-                        self._watch(Path(port))
+                        if (path := device_path(port)) is not None:
+                            self._watch(Path(path))
                     if port_exists(port):
                         return True
                     await changed.wait()
@@ -71,8 +74,9 @@ class PortWatch:
 
 
 def port_exists(port: str) -> bool:
-    """Whether something is at this path; False too where this user may not look."""
+    """Whether something is at this port's path, if it has one; False too where this user may not look."""
+    path = device_path(port)
     try:
-        return Path(port).exists()
+        return path is None or Path(path).exists()
     except OSError:
         return False

@@ -11,10 +11,13 @@ A driver author states a case and inherits the tests:
             grants=(Subject.KEY, "inserted"),
         )
 
+A driver on a link that is no byte pipe inherits `LinkContract`, one with a secure store and no events `StoreContract`; its
+case has a `join`.
+
 Put ``pytest.register_assert_rewrite("optima_bridge.testing")`` into conftest.py to see values where a test fails.
 """
 
 from optima_bridge.testing.bench import ConformanceCase
-from optima_bridge.testing.contract import DriverContract
+from optima_bridge.testing.contract import DriverContract, LinkContract, StoreContract
 
-__all__ = ["ConformanceCase", "DriverContract"]
+__all__ = ["ConformanceCase", "DriverContract", "LinkContract", "StoreContract"]

@@ -1,4 +1,4 @@
-"""The conformance suite's bench: a driver and its simulator, joined in memory by a cable that can be bad."""
+"""The conformance suite's bench: a driver and its simulator, joined in memory; byte pipes by a cable that can be bad."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
 from optima_bridge.driver import Driver
-from optima_bridge.link import memory_pair
+from optima_bridge.link import Link, MemoryPeer, memory_pair
 from optima_bridge.model import Event, Observation, Subject
+from optima_bridge.store import HasSecureStore
 from optima_bridge.topics import is_segment
 
 
+class Peer(Protocol):
+    """The device's end of a link."""
+
+    def unplug(self) -> None:
+        """Make every use of the driver's end fail with LinkLost, a pending one too."""
+
+    async def drained(self) -> None:
+        """Wait until the driver has taken all that there is, and waits for more."""
+
+
 class Simulator(Protocol):
-    """The device's side. May also have ``attach(send)`` for what it says unasked, and ``break_()`` for a break."""
+    """The device's side of a byte pipe. May also have ``attach(send)`` for what it says unasked, and ``break_()`` for a break."""
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes of the host; return the answers."""
@@ -29,23 +40,25 @@ class ConformanceCase:
 
     Attributes:
         driver: the class.
-        simulator: makes a fresh simulator; called with a running event loop.
+        simulator: makes a fresh simulator, of a byte pipe a `Simulator`; called with a running event loop.
         provoke: makes one event happen at the simulator, function or coroutine function; again for a second driver.
         undo: takes it back.
-        grants: subject and action of the event that `provoke` makes happen.
+        grants: subject and action of the event that `provoke` makes happen; None: the driver has a secure store and no events.
         settings: the driver's keys in the configuration.
         noise: what a bad cable adds between frames; ends where the protocol finds its next frame.
         registered: whether an installed package offers the driver as an entry point.
+        join: joins a simulator to a link that is no byte pipe; None: a byte pipe.
     """
 
     driver: type[Driver]
-    simulator: Callable[[], Simulator]
-    provoke: Callable[[Any], object]
-    undo: Callable[[Any], object]
-    grants: tuple[Subject, str]
+    simulator: Callable[[], Any]
+    provoke: Callable[[Any], object] = lambda _: None
+    undo: Callable[[Any], object] = lambda _: None
+    grants: tuple[Subject, str] | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     noise: bytes = b"\x00\xff\x55"
     registered: bool = True
+    join: Callable[[Any], tuple[Link, Peer]] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,38 +75,29 @@ GLUED = Cable(delay_s=0.005)
 
 
 class Bench:
-    """A driver and its simulator, joined by a cable. Make it with a running event loop."""
+    """A driver and its simulator, joined by a link. Make it with a running event loop."""
 
-    def __init__(self, case: ConformanceCase, cable: Cable = WHOLE) -> None:
+    link: Link
+    peer: Peer
+
+    def __init__(self, case: ConformanceCase) -> None:
         self.case = case
-        self.link, self.peer = memory_pair()
-        self.delivered = bytearray()
-        self._cable = cable
-        self._travelling = bytearray()
         self.simulator = case.simulator()
-        if attach := getattr(self.simulator, "attach", None):
-            attach(self.send)
-        self.peer.on_write = lambda data: self.send(self.simulator.receive(data))
-        self.peer.on_break = getattr(self.simulator, "break_", None)
+        self.join()
         self.driver = self.new_driver()
+
+    def join(self) -> None:
+        """Put the link between the two."""
+        assert self.case.join is not None
+        self.link, self.peer = self.case.join(self.simulator)
 
     def new_driver(self) -> Driver:
         """Another driver on the same link, as after a restart of the first."""
         return self.case.driver(self.link, self.case.driver.Settings(**self.case.settings))
 
-    def send(self, data: bytes) -> None:
-        """Put bytes into the cable at the device's end."""
-        if data and not self._travelling:
-            asyncio.get_running_loop().call_later(self._cable.delay_s, self._deliver)
-        self._travelling += data
-
-    def _deliver(self) -> None:
-        chunk = bytes(self._travelling[: self._cable.chunk_bytes])
-        del self._travelling[: self._cable.chunk_bytes]
-        self.delivered += chunk
-        self.peer.feed(chunk)
-        if self._travelling:
-            asyncio.get_running_loop().call_later(self._cable.delay_s, self._deliver)
+    def send(self, noise: bytes) -> None:
+        """Put bytes that mean nothing between the two; only a byte pipe carries any."""
+        assert not noise
 
     async def provoke(self) -> None:
         """Make the event happen."""
@@ -133,14 +137,62 @@ class Bench:
         await asyncio.wait({waiting, drained}, return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
 
+    async def look(self, driver: Driver) -> None:
+        """Use the driver's secure store once, without changing anything."""
+        store = cast("HasSecureStore", driver).store
+        await store.connect()
+        slots = await store.inspect()
+        assert [state.slot for state in slots] == list(range(store.traits.slots))
+
     async def works_again(self) -> None:
         """Prove that the link can be used by another driver."""
         driver = self.new_driver()
         await driver.start()
+        if self.case.grants is None:
+            await self.look(driver)
+            await driver.stop()
+            return
         waiting = asyncio.create_task(self.granted(driver.events()))
         await self.provoke()
         await waiting
         await driver.stop()
+
+
+class ByteBench(Bench):
+    """A driver and its simulator, joined by a cable.
+
+    Attributes:
+        delivered: all bytes that have come to the driver.
+    """
+
+    peer: MemoryPeer
+
+    def __init__(self, case: ConformanceCase, cable: Cable = WHOLE) -> None:
+        self.delivered = bytearray()
+        self._cable = cable
+        self._travelling = bytearray()
+        super().__init__(case)
+
+    def join(self) -> None:
+        self.link, self.peer = memory_pair()
+        if attach := getattr(self.simulator, "attach", None):
+            attach(self.send)
+        self.peer.on_write = lambda data: self.send(self.simulator.receive(data))
+        self.peer.on_break = getattr(self.simulator, "break_", None)
+
+    def send(self, data: bytes) -> None:
+        """Put bytes into the cable at the device's end."""
+        if data and not self._travelling:
+            asyncio.get_running_loop().call_later(self._cable.delay_s, self._deliver)
+        self._travelling += data
+
+    def _deliver(self) -> None:
+        chunk = bytes(self._travelling[: self._cable.chunk_bytes])
+        del self._travelling[: self._cable.chunk_bytes]
+        self.delivered += chunk
+        self.peer.feed(chunk)
+        if self._travelling:
+            asyncio.get_running_loop().call_later(self._cable.delay_s, self._deliver)
 
 
 async def _maybe(result: object) -> None:

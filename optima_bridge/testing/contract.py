@@ -14,14 +14,18 @@ from optima_bridge.driver import CONTRACT, ENTRY_POINT_GROUP, DriverInfo, Driver
 from optima_bridge.errors import LinkError, ProtocolError
 from optima_bridge.model import DeviceIdentity
 from optima_bridge.testing.awaits import AtAwait, at_every_await, cancelled_at, run
-from optima_bridge.testing.bench import BYTE_BY_BYTE, GLUED, WHOLE, Bench, Cable, ConformanceCase
+from optima_bridge.testing.bench import BYTE_BY_BYTE, GLUED, WHOLE, Bench, ByteBench, Cable, ConformanceCase
 from optima_bridge.topics import is_segment
 
 
-class DriverContract:
-    """The tests. Each scenario runs in an event loop of its own and is bounded by LIMIT_S."""
+class Declared:
+    """The tests of every driver. Each scenario runs in an event loop of its own and is bounded by LIMIT_S."""
 
     case: ClassVar[ConformanceCase]
+
+    def bench(self) -> Bench:
+        """A fresh driver and simulator."""
+        return Bench(self.case)
 
     def test_info_is_complete(self) -> None:
         info = self.case.driver.info
@@ -29,7 +33,6 @@ class DriverContract:
         assert info.contract == CONTRACT
         assert is_segment(info.name)
         assert all((info.summary, info.capabilities, info.schemes, info.integrity, info.spec))
-        assert "memory" in info.schemes
 
     def test_the_entry_point_has_the_drivers_name(self) -> None:
         offered = [point.load() for point in entry_points(group=ENTRY_POINT_GROUP, name=self.case.driver.info.name)]
@@ -44,7 +47,7 @@ class DriverContract:
 
     def test_stop_is_safe_twice_and_leaves_the_link_usable(self) -> None:
         async def scenario() -> None:
-            bench = Bench(self.case)
+            bench = self.bench()
             assert isinstance(await bench.driver.start(), DeviceIdentity)
             await bench.driver.stop()
             await bench.driver.stop()
@@ -52,17 +55,162 @@ class DriverContract:
 
         run(scenario())
 
+    def test_unplugging_at_any_await_of_start_raises_only_link_errors(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = self.bench()
+            start = AtAwait(bench.driver.start(), k, bench.peer.unplug)
+            await _or_link_error(start)
+            await bench.driver.stop()
+            return start.reached
+
+        at_every_await(scenario)
+
+    def test_start_can_be_cancelled_at_any_await(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = self.bench()
+            reached = await cancelled_at(bench.driver.start(), k)
+            await bench.driver.stop()
+            await bench.works_again()
+            return reached
+
+        at_every_await(scenario)
+
+
+class StoreContract(Declared):
+    """The tests of a driver that has a secure store and no events."""
+
+    def test_its_store_can_be_looked_at(self) -> None:
+        async def scenario() -> None:
+            bench = self.bench()
+            await bench.driver.start()
+            await bench.look(bench.driver)
+            assert all(isinstance(total, int) for total in bench.driver.counters.values())
+            await bench.driver.stop()
+
+        run(scenario())
+
+    def test_unplugging_at_any_await_of_a_look_raises_only_link_errors(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = self.bench()
+            await bench.driver.start()
+            look = AtAwait(bench.look(bench.driver), k, bench.peer.unplug)
+            await _or_link_error(look)
+            await bench.driver.stop()
+            return look.reached
+
+        at_every_await(scenario)
+
+    def test_a_look_can_be_cancelled_at_any_await(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = self.bench()
+            await bench.driver.start()
+            reached = await cancelled_at(bench.look(bench.driver), k)
+            await bench.driver.stop()
+            await bench.works_again()
+            return reached
+
+        at_every_await(scenario)
+
+    def test_a_lost_link_ends_the_events(self) -> None:
+        async def scenario() -> None:
+            bench = self.bench()
+            await bench.driver.start()
+            waiting = asyncio.ensure_future(anext(bench.driver.events(), None))
+            await asyncio.sleep(0)
+            bench.peer.unplug()
+            with pytest.raises(LinkError):
+                await waiting
+            await bench.driver.stop()
+            await bench.driver.stop()
+
+        run(scenario())
+
+
+class LinkContract(Declared):
+    """The tests of a driver of events, whatever its link."""
+
+    def test_an_event_arrives(self) -> None:
+        run(self._one_event(self.bench()))
+
+    def test_unplugging_at_any_await_of_events_raises_only_link_errors(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = self.bench()
+            await bench.driver.start()
+            event = AtAwait(bench.granted(bench.driver.events()), k, bench.peer.unplug)
+            waiting = asyncio.create_task(_or_link_error(event))
+            await bench.settled(waiting)
+            await bench.provoke()
+            await waiting
+            await bench.driver.stop()
+            return event.reached
+
+        assert at_every_await(scenario) > 0, "events() must wait for the device"
+
+    def test_a_lost_link_ends_the_events(self) -> None:
+        async def scenario() -> None:
+            bench = self.bench()
+            events = await bench.one_event()
+            bench.peer.unplug()
+            with pytest.raises(LinkError):
+                await anext(events, None)
+            await bench.driver.stop()
+            await bench.driver.stop()
+
+        run(scenario())
+
+    def test_events_can_be_cancelled_at_any_await(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = self.bench()
+            await bench.driver.start()
+            cancelled = asyncio.create_task(cancelled_at(bench.granted(bench.driver.events()), k))
+            await bench.settled(cancelled)
+            await bench.provoke()
+            reached = await cancelled
+            await bench.driver.stop()
+            await bench.undo()
+            await bench.works_again()
+            return reached
+
+        assert at_every_await(scenario) > 0, "events() must wait for the device"
+
+    def test_stop_can_be_cancelled_at_any_await(self) -> None:
+        async def scenario(k: int) -> bool:
+            bench = self.bench()
+            await bench.one_event()
+            reached = await cancelled_at(bench.driver.stop(), k)
+            await bench.driver.stop()
+            await bench.undo()
+            await bench.works_again()
+            return reached
+
+        at_every_await(scenario)
+
+    async def _one_event(self, bench: Bench, noise: bytes = b"") -> None:
+        await bench.one_event(noise)
+        assert all(isinstance(total, int) for total in bench.driver.counters.values())
+        await bench.driver.stop()
+
+
+class DriverContract(LinkContract):
+    """The tests of a driver of byte pipes."""
+
+    def bench(self, cable: Cable = WHOLE) -> ByteBench:
+        return ByteBench(self.case, cable)
+
+    def test_it_works_without_a_port(self) -> None:
+        assert "memory" in self.case.driver.info.schemes
+
     @pytest.mark.parametrize("cable", [WHOLE, BYTE_BY_BYTE, GLUED], ids=["whole", "byte by byte", "glued"])
     def test_an_event_arrives_over_any_cable(self, cable: Cable) -> None:
-        run(self._one_event(cable))
+        run(self._one_event(self.bench(cable)))
 
     def test_an_event_arrives_between_noise(self) -> None:
-        run(self._one_event(WHOLE, self.case.noise))
+        run(self._one_event(self.bench(), self.case.noise))
 
     @pytest.mark.parametrize("seed", range(4))
     def test_random_noise_grants_nothing(self, seed: int) -> None:
         async def scenario() -> None:
-            bench = Bench(self.case)
+            bench = self.bench()
             await bench.driver.start()
             waiting = asyncio.create_task(bench.granted(bench.driver.events()))
             await bench.settled(waiting)
@@ -82,9 +230,9 @@ class DriverContract:
 
     def test_bytes_from_before_start_grant_nothing(self) -> None:
         async def scenario() -> None:
-            earlier = Bench(self.case)
+            earlier = self.bench()
             await earlier.one_event()
-            bench = Bench(self.case)
+            bench = self.bench()
             bench.peer.feed(bytes(earlier.delivered))
             await bench.driver.start()
             waiting = asyncio.create_task(bench.granted(bench.driver.events()))
@@ -94,85 +242,6 @@ class DriverContract:
             await waiting
 
         run(scenario())
-
-    def test_unplugging_at_any_await_of_start_raises_only_link_errors(self) -> None:
-        async def scenario(k: int) -> bool:
-            bench = Bench(self.case)
-            start = AtAwait(bench.driver.start(), k, bench.peer.unplug)
-            await _or_link_error(start)
-            await bench.driver.stop()
-            return start.reached
-
-        at_every_await(scenario)
-
-    def test_unplugging_at_any_await_of_events_raises_only_link_errors(self) -> None:
-        async def scenario(k: int) -> bool:
-            bench = Bench(self.case)
-            await bench.driver.start()
-            event = AtAwait(bench.granted(bench.driver.events()), k, bench.peer.unplug)
-            waiting = asyncio.create_task(_or_link_error(event))
-            await bench.settled(waiting)
-            await bench.provoke()
-            await waiting
-            await bench.driver.stop()
-            return event.reached
-
-        assert at_every_await(scenario) > 0, "events() must wait for the device"
-
-    def test_a_lost_link_ends_the_events(self) -> None:
-        async def scenario() -> None:
-            bench = Bench(self.case)
-            events = await bench.one_event()
-            bench.peer.unplug()
-            with pytest.raises(LinkError):
-                await anext(events, None)
-            await bench.driver.stop()
-            await bench.driver.stop()
-
-        run(scenario())
-
-    def test_start_can_be_cancelled_at_any_await(self) -> None:
-        async def scenario(k: int) -> bool:
-            bench = Bench(self.case)
-            reached = await cancelled_at(bench.driver.start(), k)
-            await bench.driver.stop()
-            await bench.works_again()
-            return reached
-
-        at_every_await(scenario)
-
-    def test_events_can_be_cancelled_at_any_await(self) -> None:
-        async def scenario(k: int) -> bool:
-            bench = Bench(self.case)
-            await bench.driver.start()
-            cancelled = asyncio.create_task(cancelled_at(bench.granted(bench.driver.events()), k))
-            await bench.settled(cancelled)
-            await bench.provoke()
-            reached = await cancelled
-            await bench.driver.stop()
-            await bench.undo()
-            await bench.works_again()
-            return reached
-
-        assert at_every_await(scenario) > 0, "events() must wait for the device"
-
-    def test_stop_can_be_cancelled_at_any_await(self) -> None:
-        async def scenario(k: int) -> bool:
-            bench = Bench(self.case)
-            await bench.one_event()
-            reached = await cancelled_at(bench.driver.stop(), k)
-            await bench.driver.stop()
-            await bench.undo()
-            await bench.works_again()
-            return reached
-
-        at_every_await(scenario)
-
-    async def _one_event(self, cable: Cable, noise: bytes = b"") -> None:
-        bench = Bench(self.case, cable)
-        await bench.one_event(noise)
-        assert all(isinstance(total, int) for total in bench.driver.counters.values())
-        await bench.driver.stop()
 
 
 async def _or_link_error(inner: AtAwait) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from optima_bridge.errors import LinkLost, LinkNotFound, LinkTimeout
-from optima_bridge.link import open_link
+from optima_bridge.link import open_byte_link
 from optima_bridge.link.ptys import MAX_WAITING_BYTES, PtyServer
 from optima_bridge.model import Event
 from optima_drivers.ds2480b import Ds2480bDriver
@@ -25,7 +25,7 @@ LIMIT_S = 20.0  # only a hang takes as long
 async def test_a_key_comes_and_goes_over_a_pty(baud: int | None) -> None:
     simulator = Ds2480bSimulator()
     async with asyncio.timeout(LIMIT_S), simulator_on_pty(simulator, baud=baud) as path:
-        link = await open_link(path, FORMAT)
+        link = await open_byte_link(path, FORMAT)
         driver = Ds2480bDriver(link, Ds2480bSettings(poll_interval_ms=20))
         assert (await driver.start()).model == "DS2480B"
         simulator.put(A)
@@ -48,7 +48,7 @@ async def test_an_unplugged_adapter_ends_the_events_and_is_usable_again_under_it
     simulator = Ds2480bSimulator()
     async with asyncio.timeout(LIMIT_S), PtyServer(simulator, symlink=tmp_path / "usb-DS9097U") as adapter:
         for _ in range(2):
-            link = await open_link(adapter.path, FORMAT)
+            link = await open_byte_link(adapter.path, FORMAT)
             driver = Ds2480bDriver(link, Ds2480bSettings())
             await driver.start()
             async with aclosing(driver.events()) as events:
@@ -60,7 +60,7 @@ async def test_an_unplugged_adapter_ends_the_events_and_is_usable_again_under_it
             await driver.stop()
             link.close()
             with pytest.raises(LinkNotFound):
-                await open_link(adapter.path, FORMAT)
+                await open_byte_link(adapter.path, FORMAT)
             simulator.break_()
             adapter.replug()
 
@@ -69,7 +69,7 @@ async def test_a_dead_adapter_times_out() -> None:
     simulator = Ds2480bSimulator()
     simulator.faults.dead = True
     async with asyncio.timeout(LIMIT_S), simulator_on_pty(simulator) as path:
-        link = await open_link(path, FORMAT)
+        link = await open_byte_link(path, FORMAT)
         with pytest.raises(LinkTimeout):
             await Ds2480bDriver(link, Ds2480bSettings()).start()
         link.close()
@@ -84,7 +84,7 @@ class Echo:
 async def test_a_pty_server_carries_every_byte_both_ways(baud: int | None) -> None:
     sent = bytes(range(256)) * 2
     async with asyncio.timeout(LIMIT_S), PtyServer(Echo(), baud=baud) as server:
-        link = await open_link(server.path, FORMAT)
+        link = await open_byte_link(server.path, FORMAT)
         await link.write(sent)
         received = b""
         while len(received) < len(sent):
@@ -96,7 +96,7 @@ async def test_a_pty_server_carries_every_byte_both_ways(baud: int | None) -> No
 async def test_a_pty_server_keeps_what_a_slow_client_reads_late_and_counts_what_it_loses() -> None:
     surplus = 1000
     async with asyncio.timeout(LIMIT_S), PtyServer(Echo()) as server:
-        link = await open_link(server.path, FORMAT)
+        link = await open_byte_link(server.path, FORMAT)
         server.send(b"x" * (MAX_WAITING_BYTES + surplus))
         received = 0
         while received < MAX_WAITING_BYTES:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from optima_bridge.errors import LinkTimeout
-from optima_bridge.link import MemoryPeer, memory_pair, open_link
+from optima_bridge.link import MemoryPeer, memory_pair, open_byte_link
 from optima_bridge.link.ptys import PtyServer
 from optima_bridge.model import DeviceIdentity, Event, Observation, Subject
 from optima_drivers.loopback import LoopbackDriver
@@ -160,7 +160,7 @@ async def test_it_works_over_a_real_tty() -> None:
     simulator = LoopbackSimulator()
     async with PtyServer(simulator) as server:
         simulator.attach(server.send)
-        link = await open_link(server.path, LoopbackDriver.info.serial_format)
+        link = await open_byte_link(server.path, LoopbackDriver.info.serial_format)
         driver = LoopbackDriver(link, LoopbackSettings())
         await driver.start()
         events = driver.events()

@@ -9,7 +9,7 @@ import pytest
 
 from optima_bridge.driver import Driver
 from optima_bridge.errors import LinkLost
-from optima_bridge.link import open_link
+from optima_bridge.link import open_byte_link
 from optima_bridge.link.ptys import PtyServer
 from optima_bridge.model import Event
 from optima_drivers.rfid125 import Id12laDriver, Rdm6300Driver
@@ -35,7 +35,7 @@ class Bench:
     async def __aenter__(self) -> Bench:
         await self._stack.enter_async_context(self.pty)
         driver_class = DRIVERS[self._layout]
-        link = await open_link(self.pty.path, driver_class.info.serial_format)
+        link = await open_byte_link(self.pty.path, driver_class.info.serial_format)
         self._stack.callback(link.close)
         self._stack.callback(self.reader.remove)
         self.driver = driver_class(link, driver_class.Settings())
@@ -89,7 +89,7 @@ async def test_the_plug_pulled_ends_the_events_by_link_lost(layout: Layout) -> N
 async def test_a_card_shown_before_the_port_was_opened_logs_nobody_in() -> None:
     async with PtyServer(Rfid125Simulator("id12la")) as pty:
         pty.send(encode(A))
-        link = await open_link(pty.path, Id12laDriver.info.serial_format)
+        link = await open_byte_link(pty.path, Id12laDriver.info.serial_format)
         driver = Id12laDriver(link, Id12laSettings())
         await driver.start()
         pty.send(encode(B))

@@ -14,13 +14,13 @@ from optima_bridge.enroll.engine import enroll
 from optima_bridge.enroll.journal import HostJournal
 from optima_bridge.enroll.recover import recover
 from optima_bridge.enroll.words import Request
-from optima_bridge.link import open_link
+from optima_bridge.link import open_byte_link
 from optima_drivers.loopback import LoopbackDriver
 from optima_drivers.loopback.driver import LoopbackSettings
 
 
 async def main(port: str, directory: str, verb: str, certificate: str = "", job: str = "") -> None:
-    link = await open_link(port, LoopbackDriver.info.serial_format)
+    link = await open_byte_link(port, LoopbackDriver.info.serial_format)
     driver = LoopbackDriver(link, LoopbackSettings())
     identity = await driver.start()
     with HostJournal(Path(directory)) as journal:

@@ -21,7 +21,7 @@ from optima_bridge.cli import app
 from optima_bridge.enroll.pki import possession
 from optima_bridge.enroll.pki.ca import CertificateAuthority
 from optima_bridge.enroll.words import fingerprint
-from optima_bridge.link import open_link
+from optima_bridge.link import open_byte_link
 from optima_bridge.link.ptys import PtyServer
 from optima_drivers.loopback import LoopbackDriver
 from optima_drivers.loopback.simulator import LoopbackSimulator
@@ -238,7 +238,7 @@ async def test_a_ca_that_is_named_needs_its_revocation_list(store: Store) -> Non
 
 async def test_the_device_is_left_alone_where_it_cannot_be_had(store: Store) -> None:
     file = str(store.file(pem(store.issue())))
-    link = await open_link(str(store.directory / "port"), LoopbackDriver.info.serial_format)
+    link = await open_byte_link(str(store.directory / "port"), LoopbackDriver.info.serial_format)
     status, out, err = await store.enroll("--cert", file)
     link.close()
     assert (status, "error E-PORT-BUSY: " in err) == (6, True), err

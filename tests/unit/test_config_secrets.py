@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from optima_bridge.config import Secret, load
-from optima_bridge.config.secrets import MAX_SIZE_BYTES
 from optima_bridge.errors import ConfigError
+from optima_bridge.secrets import MAX_SIZE_BYTES
 
 SITE = '[store]\nsite = "s1042"\n'
 HOW_TO = 'write { file = "/path" } or { credential = "name" }'
