@@ -72,15 +72,16 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 
 lock: $(UV)  ## rewrite the locks with the newest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade --group dev pyproject.toml -o requirements-dev.lock
-	@$(COMPILE) --upgrade --group dev --group pcsc -c requirements-dev.lock pyproject.toml -o requirements-pcsc.lock
+	@$(COMPILE) --upgrade --group dev --group referees -c requirements-dev.lock pyproject.toml -o requirements-referees.lock
 	@$(COMPILE) --upgrade -c requirements-dev.lock pyproject.toml -o requirements.lock
 	@$(COMPILE) --upgrade - <<<uv -o requirements-uv.lock
 
 clean:  ## remove everything that make brought here
 	rm -rf .venv .tools dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# pyscard comes as source: where it can be built, the environment also has what the tests of PC/SC need.
-LOCK := requirements-$(if $(and $(wildcard /usr/include/PCSC/winscard.h),$(shell command -v swig && command -v gcc)),pcsc,dev).lock
+# Some of the referees come as source: where they can be built, the environment has all of them.
+LOCK := requirements-$(if $(and $(wildcard /usr/include/PCSC/winscard.h),$(shell command -v swig && command -v gcc)),referees,dev).lock
+BUILT := $(addprefix --no-binary ,crcmod pydes pyscard)
 
 # Sync to the lock exactly; then the project itself, its dependencies not resolved again and its build backend the locked one.
 $(STAMP): $(LOCK) pyproject.toml | $(UV)
@@ -88,7 +89,7 @@ $(STAMP): $(LOCK) pyproject.toml | $(UV)
 	  "optima-bridge needs Python 3.11 or newer, and $(PYTHON) is %d.%d: name another one, make PYTHON=/full/path/python3.12" % sys.version_info[:2])'
 	@[ "$$($(BIN)/python -c '$(WHICH)' 2>/dev/null)" = "$(patsubst $(VENV)/.ready-%,%,$@)" ] || \
 	  $(UV) venv --quiet --clear --python "$$(command -v $(PYTHON))" $(VENV)
-	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --only-binary :all: --no-binary pyscard $(LOCK)
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --only-binary :all: $(BUILT) $(LOCK)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
