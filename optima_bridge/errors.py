@@ -11,9 +11,9 @@
     │   ├── SlotError          secure memory: this slot cannot take, keep or give what was asked
     │   └── NotAuthorised      a PIN or key is needed to write: SecretMissing, WrongSecret, SecretLocked (rc 5)
     ├── EnrollError            a certificate did not get into secure memory
-    │   ├── EnrollRefused      before the first write: WrongDevice, SlotOccupied, FingerprintMismatch, SingleSlot
-    │   │                      (rc 5); see CertificateError too
-    │   ├── EnrollBusy         another job, or another process, has the controller (rc 6)
+    │   ├── EnrollRefused      before the first write: WrongDevice, WrongKey, KeyAbsent, SlotOccupied, FingerprintMismatch,
+    │   │                      SingleSlot, TooLate, LastCredential (rc 5); see CertificateError too
+    │   ├── EnrollBusy         another job, or another process, has the controller; ControllerBusy: its own work has it (rc 6)
     │   ├── VerifyMismatch     what was read back differs; the previous certificate is active (rc 10)
     │   └── WriteUncertain     which certificate is active is not known now (rc 11)
     ├── JournalError           the journal's disk is full; JournalDamaged: its file was damaged, what was readable is saved
@@ -28,14 +28,16 @@
     ├── Busy                   all places are taken at the moment (rc 6)
     ├── TimedOut               what was waited for did not come (rc 7)
     ├── DaemonUnavailable      no daemon answers on the socket (rc 8)
-    └── AccessDenied           the caller's role does not allow it (rc 4)
+    ├── AccessDenied           the caller's role does not allow it (rc 4)
+    └── Interrupted            stopped by a person before anything became active (rc 130)
 
 Foreign exceptions become one of these once, at the edge, with ``from error``. A code never changes its meaning.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class BridgeError(Exception):
@@ -73,6 +75,13 @@ class BridgeError(Exception):
             "rc": self.exit_status,
             "data": self.data,
         }
+
+
+def restored(document: Mapping[str, Any]) -> BridgeError:
+    """The error of a document that another process sent, with its own code and exit status, which this version may not know."""
+    kind = type("Restored", (BridgeError,), {"code": document["code"], "exit_status": document["rc"]})
+    error: BridgeError = kind(document["what"], cause=document["cause"], next_step=document["next"], **document["data"])
+    return error
 
 
 class ConfigError(BridgeError):
@@ -317,6 +326,30 @@ class WrongDevice(EnrollRefused):
     default_next_step = "connect the device that is meant, or name the one that is connected"
 
 
+class KeyAbsent(EnrollRefused):
+    """The supervisor key that the certificate is about is not in the reader."""
+
+    code = "E-KEY-ABSENT"
+    default_cause = "it was not put in, or not fully"
+    default_next_step = "put the key in and run it again, or let it wait: --wait-key 60"
+
+
+class WrongKey(EnrollRefused):
+    """Another key is in the reader than the one that the certificate is about."""
+
+    code = "E-KEY-OTHER"
+    default_cause = "two keys were mixed up, or two files"
+    default_next_step = "put in the key whose number the certificate bears: openssl x509 -in FILE -noout -subject"
+
+
+class TooLate(EnrollRefused):
+    """A job is behind its point of no return: it finishes, and can be gone back from afterwards."""
+
+    code = "E-JOB-COMMITTED"
+    default_cause = "the device was switching already"
+    default_next_step = "wait for its end: bridge jobs list"
+
+
 class SlotOccupied(EnrollRefused):
     """The device holds another certificate, and nobody said that it may be replaced."""
 
@@ -348,6 +381,27 @@ class EnrollBusy(EnrollError):
     exit_status = 6
     default_cause = "another enrolment runs"
     default_next_step = "wait until it has finished"
+
+
+class ControllerBusy(EnrollError):
+    """The controller is in the middle of a transaction or of its end of day; nothing was written.
+
+    Writing then is what corrupts controllers. It can run as soon as the controller reports ready.
+    """
+
+    code = "E-CONTROLLER-BUSY"
+    exit_status = 6
+    retryable = True
+    default_cause = "a pending transaction, or the end-of-day run"
+    default_next_step = "finish or clear the transaction ([C] until idle), then run it again"
+
+
+class LastCredential(EnrollRefused):
+    """Without this credential no supervisor could do anything in this store any more; whoever revokes it must say which it is."""
+
+    code = "E-CREDENTIAL-LAST"
+    default_cause = "all others have expired, or were revoked"
+    default_next_step = "enroll another one first; or say which it is: --label 'supervisor key N'"
 
 
 class VerifyMismatch(EnrollError):
@@ -615,3 +669,13 @@ class AccessDenied(BridgeError):
     exit_status = 4
     default_cause = "the Unix user is not in the group that has this role"
     default_next_step = "sudo usermod -aG optima USER, then log in again"
+
+
+class Interrupted(BridgeError):
+    """Stopped before anything became active. Examples: Ctrl-C; ``bridge jobs cancel``; the service was stopped."""
+
+    code = "E-INTERRUPTED"
+    exit_status = 130
+    retryable = True
+    default_cause = "Ctrl-C"
+    default_next_step = "run the command again"

@@ -23,6 +23,8 @@ from optima_bridge.topics import BRIDGE, Topics
 
 Quality = Literal["good", "stale", "unknown"]
 
+KNOWN_ALL_THE_SAME = frozenset({Subject.LINK, Subject.JOB})  # by the daemon itself, whatever becomes of the device
+
 MAX_DATA_BYTES = 3072  # of a payload of 4 KiB; the rest is what stands around it
 CUT_CHARACTERS = (128, 16)  # 16 entries with texts of the second length fit in any case
 
@@ -174,7 +176,7 @@ class Hub:
         `unknown` says how a subject looks then; of the others every text becomes ``unknown`` and numbers are left out.
         """
         for (owner, name), truth in list(self._truths.items()):
-            if owner == device and name != Subject.LINK and truth.quality != "unknown":
+            if owner == device and name not in KNOWN_ALL_THE_SAME and truth.quality != "unknown":
                 now = self.clock.rfc3339(self.clock.now()[0])
                 data = unknown.get(Subject(name)) or _unknown(truth.data)
                 self._become(device, Subject(name), data, "unknown", truth.last_event, now)

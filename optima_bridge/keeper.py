@@ -7,19 +7,21 @@ device never disturbs another, for each keeper is a task of its own and waits on
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
 from optima_bridge.backoff import Backoff
 from optima_bridge.driver import Driver, DriverSettings
-from optima_bridge.errors import BridgeError, DeviceError, LinkLost, LinkNotFound, LinkTimeout
+from optima_bridge.errors import BridgeError, DeviceError, EnrollRefused, LinkLost, LinkNotFound, LinkTimeout
 from optima_bridge.hub import Hub
 from optima_bridge.link import Link, open_link
 from optima_bridge.link.portwatch import PortWatch, port_exists
 from optima_bridge.log import get_logger
-from optima_bridge.model import Capability, Data, DeviceIdentity, Event, JsonValue, Subject
+from optima_bridge.model import Capability, Data, DeviceIdentity, Event, JsonValue, Observation, Subject
+from optima_bridge.store import HasSecureStore, SecureStore
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 1.0
@@ -38,6 +40,8 @@ UNKNOWN_STATES: dict[Capability, tuple[Subject, Data]] = {
     Capability.TERMINAL: (Subject.CONTROLLER, {"status": "unknown"}),
 }
 """What stands in a device's state topics until it is heard: unknown is locked."""
+
+HOLDS_TOKENS = frozenset({Subject.KEY, Subject.CARD})
 
 
 class DeviceConfig(Protocol):
@@ -73,22 +77,37 @@ class KeeperStatus(msgspec.Struct):
 
 
 class DeviceKeeper:
-    """Keeps one device running; `name` is its segment in topics."""
+    """Keeps one device running; `name` is its segment in topics.
 
-    def __init__(self, name: str, config: DeviceConfig, hub: Hub, watch: PortWatch) -> None:
+    Attributes:
+        present: identifier of the key or card that is in the reader now; None: none, or it is not known.
+        arrived: called when the device came up, and when a key or card was put in.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: DeviceConfig,
+        hub: Hub,
+        watch: PortWatch,
+        arrived: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.name = name
         self.config = config
+        self.present: str | None = None
+        self._arrived = arrived
+        self._seen: set[asyncio.Future[str]] = set()
         self.status = KeeperStatus(since_ns=hub.clock.now()[1])
         self._hub = hub
         self._watch = watch
         self._backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._driver: Driver | None = None
         info = config.driver_class.info
+        self.abilities = config.settings.narrow(info.capabilities)
         self._unknown = {
             subject: unknown
             for capability, (subject, unknown) in UNKNOWN_STATES.items()
-            if capability in config.settings.narrow(info.capabilities)
-            and (info.reports_removal or subject is not Subject.CARD)
+            if capability in self.abilities and (info.reports_removal or subject is not Subject.CARD)
         }
         for subject, unknown in self._unknown.items():
             hub.set_state(name, subject, unknown, "unknown")
@@ -110,6 +129,32 @@ class DeviceKeeper:
         """The driver's running totals, empty while it does not run."""
         return dict(self._driver.counters) if self._driver else {}
 
+    async def next_identifier(self) -> str:
+        """Identifier of the key or card that is put in or shown next."""
+        seen: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._seen.add(seen)
+        try:
+            return await seen
+        finally:
+            self._seen.discard(seen)
+
+    def controller(self) -> tuple[str, str]:
+        """Its status as the controller reports it, and since when; empty where it reports none."""
+        state = self._hub.state_of(self.name).get(Subject.CONTROLLER, {})
+        return str(state.get("status", "")), str(state.get("since", ""))
+
+    def secure_store(self) -> tuple[SecureStore, DeviceIdentity]:
+        """Its open secure memory, and who answered.
+
+        Raises:
+            BridgeError: why it cannot be used now; EnrollRefused: it has none.
+        """
+        if Capability.SECURE_STORE not in self.abilities:
+            raise EnrollRefused(f"{self.name} has no secure memory")
+        if self.status.link != "up" or self._driver is None:
+            raise self.status.error or LinkLost(f"{self.name} is not open yet", cause="the daemon has just started")
+        return cast("HasSecureStore", self._driver).store, self.status.identity
+
     def description(self) -> dict[str, JsonValue]:
         """What the device is: published once as ``meta/{device}/device``."""
         info = self.config.driver_class.info
@@ -117,7 +162,7 @@ class DeviceKeeper:
         return {
             "label": self.config.label,
             "driver": info.name,
-            "capabilities": sorted(str(capability) for capability in self.config.settings.narrow(info.capabilities)),
+            "capabilities": sorted(map(str, self.abilities)),
             "maturity": str(info.maturity),
             "reports_removal": info.reports_removal,
             "model": identity.model,
@@ -164,9 +209,23 @@ class DeviceKeeper:
                         self._hub.record(self.name, event)
                     else:
                         self._hub.set_state(self.name, event.subject, event.state)
+                    if event.subject in HOLDS_TOKENS:
+                        self._note_token(event)
             return LinkLost(f"the driver {driver.info.name} ended by itself")
         finally:
             await self._stop_driver(driver)
+
+    def _note_token(self, told: Event | Observation) -> None:
+        """Remember which key or card is there, for those who wait for one."""
+        identifier = told.identifier if isinstance(told, Event) else None
+        if told.state is not None:
+            self.present = identifier if told.state.get("presence") == "present" else None
+        if identifier is not None:
+            for seen in self._seen:
+                if not seen.done():
+                    seen.set_result(identifier)
+            if told.state is not None and self.present is not None:
+                self._arrived(self.name)
 
     async def _stop_driver(self, driver: Driver) -> None:
         """Have the driver say goodbye; nothing that goes wrong here may hide why it is stopped."""
@@ -191,11 +250,12 @@ class DeviceKeeper:
         self._hub.describe(self.name, "device", self.description())
         self._hub.happened(self.name, Subject.LINK, "up", {}, {"link": "up"})
         self._hub.clear_alert(self.name, "link")
+        self._arrived(self.name)
 
     def _went_down(self, error: BridgeError) -> None:
         status, name = self.status, self.name
         was_up, before = status.link == "up", status.error
-        status.error, status.link = error, "down"
+        status.error, status.link, self.present = error, "down", None
         if not was_up and before is not None and before.code == error.code:
             return
         status.since_ns = self._hub.clock.now()[1]

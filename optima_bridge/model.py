@@ -52,6 +52,8 @@ class Subject(StrEnum):
     STATUS = "status"  # of the bridge itself
     HEALTH = "health"
     LOSS = "loss"
+    JOB = "job"  # an enrolment
+    CREDENTIAL = "credential"  # what the secure memory holds as active
 
 
 class KeylockPosition(StrEnum):

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,19 +21,22 @@ from optima_bridge import __version__
 from optima_bridge.clock import Clock
 from optima_bridge.commands import Commands
 from optima_bridge.config import Config
-from optima_bridge.errors import BridgeError, JournalError, NotFound, SinkError
+from optima_bridge.errors import BridgeError, EnrollBusy, EnrollRefused, JournalError, NotFound, SinkError
 from optima_bridge.hub import Hub
 from optima_bridge.identifiers import IdentifierPolicy, load_or_make_secret
 from optima_bridge.journal import Journal, Loss
 from optima_bridge.keeper import DeviceKeeper
 from optima_bridge.link.portwatch import PortWatch
 from optima_bridge.log import get_logger
-from optima_bridge.model import JsonValue, Record, Subject
+from optima_bridge.model import Capability, JsonValue, Record, Subject
 from optima_bridge.notify import notify, watchdog_interval_s
 from optima_bridge.sinks.broker import BrokerSettings, TlsFiles
 from optima_bridge.sinks.ledger import RetainedLedger
 from optima_bridge.sinks.mqtt import MqttSink, Presentation
 from optima_bridge.topics import BRIDGE, Topics
+
+if TYPE_CHECKING:
+    from optima_bridge.enroll.enrollments import Enrollments
 
 LAST_READ_S = 0.02  # bytes that are in the kernel when SIGTERM comes are read still
 DRAIN_S = 0.6
@@ -67,6 +71,7 @@ class Service:
         self.watch = PortWatch()
         self.mqtt: MqttSink | None = None
         self.keepers: dict[str, DeviceKeeper] = {}
+        self._enrollments: Enrollments | None = None
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
 
@@ -100,8 +105,10 @@ class Service:
                 running = [tasks.create_task(self.mqtt.run(), name="mqtt")] if self.mqtt else []
                 for name, device in self.config.devices.items():
                     if device.enabled:
-                        keeper = self.keepers[name] = DeviceKeeper(name, device, self.hub, self.watch)
+                        keeper = self.keepers[name] = DeviceKeeper(name, device, self.hub, self.watch, self._arrived)
                         running.append(tasks.create_task(keeper.run(), name=f"device {name}"))
+                if any(Capability.SECURE_STORE in keeper.abilities for keeper in self.keepers.values()):
+                    running.append(tasks.create_task(self._enroll(), name="enrollments"))
                 running.append(tasks.create_task(self._serve_api(), name="api"))
                 running.append(tasks.create_task(self._report_health(), name="health"))
                 if (interval_s := watchdog_interval_s()) is not None:
@@ -115,6 +122,8 @@ class Service:
             log.info("service.stopped", epoch=self.journal.epoch, seq=self.journal.head[1])
 
     async def _end(self, running: list[asyncio.Task[None]]) -> None:
+        if self._enrollments is not None:
+            await self._enrollments.close()
         await asyncio.sleep(LAST_READ_S)
         mqtt_task = next((task for task in running if task.get_name() == "mqtt"), None)
         for task in running:
@@ -185,6 +194,23 @@ class Service:
             "state": msgspec.to_builtins(self.hub.state_of(keeper.name)),
             "problem": status.error.document() if status.error else None,
         }
+
+    @property
+    def enrollments(self) -> Enrollments:
+        """The jobs on secure memory.
+
+        Raises:
+            EnrollRefused: no device has any. EnrollBusy: not yet.
+        """
+        if self._enrollments is not None:
+            return self._enrollments
+        if any(Capability.SECURE_STORE in keeper.abilities for keeper in self.keepers.values()):
+            raise EnrollBusy("the daemon is starting", cause="it has not opened its journal of enrolments yet")
+        raise EnrollRefused(
+            "no device of this store has secure memory",
+            cause="no configured driver has the ability secure-store",
+            next_step="see which drivers have it: bridge drivers list",
+        )
 
     def replay(self, first: tuple[int, int], last: tuple[int, int]) -> None:
         """Send records once more over MQTT.
@@ -269,6 +295,22 @@ class Service:
             "replay_window": {"days": self.config.journal.keep_days, "mb": self.config.journal.keep_mb},
             "devices": list(self.config.devices),
         }
+
+    async def _enroll(self) -> None:
+        def imported() -> Callable[[], Enrollments]:
+            from optima_bridge.enrolling import make
+
+            return lambda: make(self.config, self.keepers, self.hub, self._audit)
+
+        self._enrollments = (await asyncio.to_thread(imported))()
+        await self._enrollments.run()
+
+    def _arrived(self, device: str) -> None:
+        if self._enrollments is not None:
+            self._enrollments.arrived(device)
+
+    async def _audit(self, action: str, job: object) -> None:
+        pass
 
     async def _serve_api(self) -> None:
         try:

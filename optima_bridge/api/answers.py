@@ -7,13 +7,28 @@ from collections.abc import Mapping
 import msgspec
 from aiohttp import web
 
-from optima_bridge.errors import AccessDenied, BridgeError, Busy, NotFound, SinkError, UsageError
+from optima_bridge.errors import (
+    AccessDenied,
+    BridgeError,
+    Busy,
+    CertificateError,
+    ControllerBusy,
+    EnrollBusy,
+    EnrollRefused,
+    NotFound,
+    SinkError,
+    UsageError,
+)
 
 HTTP_STATUSES: tuple[tuple[type[BridgeError], int], ...] = (
     (NotFound, 404),
     (UsageError, 400),
     (AccessDenied, 403),
     (Busy, 503),
+    (EnrollBusy, 409),
+    (ControllerBusy, 409),
+    (EnrollRefused, 409),
+    (CertificateError, 422),
     (SinkError, 503),
 )
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import platform
-from contextlib import aclosing
 from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
 from optima_bridge import __version__
+from optima_bridge.api import credentials, enrollments, ndjson
 from optima_bridge.api.answers import answer
 from optima_bridge.api.guard import Route
+from optima_bridge.api.keys import SERVICE, STREAMS
 from optima_bridge.api.peers import Role
 from optima_bridge.api.since import position_since
-from optima_bridge.api.stream import Streams, Wanted, lines, result_line, too_slow
+from optima_bridge.api.stream import Wanted, lines
 from optima_bridge.api.words import EVENT_TYPES
 from optima_bridge.config.model import effective
 from optima_bridge.driver import CONTRACT
-from optima_bridge.errors import BridgeError, UsageError
+from optima_bridge.errors import UsageError
 from optima_bridge.model import Record
 from optima_bridge.service import Service
 from optima_bridge.topics import BRIDGE
 
-WRITE_TIMEOUT_S = 10.0
 EVENT_PARAMETERS = ("since", "snapshot", "types", "devices")
-
-SERVICE = web.AppKey("service", Service)
-STREAMS = web.AppKey("streams", Streams)
 
 
 async def version(request: web.Request) -> web.Response:
@@ -88,26 +84,7 @@ async def events(request: web.Request) -> web.StreamResponse:
         after = None
         if "since" in query:
             after = await position_since(query["since"], service.journal, service.clock.now()[0])
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
-        try:
-            await response.prepare(request)
-            try:
-                async with aclosing(
-                    lines(service, subscription, wanted, after, query.get("snapshot") != "0")
-                ) as chunks:
-                    async for chunk in chunks:
-                        async with asyncio.timeout(WRITE_TIMEOUT_S):
-                            await response.write(chunk)
-            except (BridgeError, TimeoutError) as error:
-                last_word = result_line(error if isinstance(error, BridgeError) else too_slow())
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await response.write(last_word)
-        except ConnectionError:
-            pass  # the client has gone, as clients do
-        except TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()  # it does not even take the last word
-    return response
+        return await ndjson.stream(request, lines(service, subscription, wanted, after, query.get("snapshot") != "0"))
 
 
 def _wanted(service: Service, types: str, devices: str) -> Wanted:
@@ -133,4 +110,13 @@ ROUTES: dict[str, Route] = {
     "events": Route("GET", "/v1/events", Role.VIEW, events),
     "config": Route("GET", "/v1/config", Role.TECH, config),
     "replay": Route("POST", "/v1/replay", Role.TECH, replay),
+    "enroll": Route("POST", "/v1/enrollments", Role.TECH, enrollments.begin),
+    "credentials": Route("GET", "/v1/credentials", Role.VIEW, credentials.listed),
+    "credential": Route("GET", "/v1/credentials/{id}", Role.VIEW, credentials.shown),
+    "credential-history": Route("GET", "/v1/credentials/{id}/history", Role.VIEW, credentials.history),
+    "credential-revoke": Route("POST", "/v1/credentials/{id}/revoke", Role.ADMIN, credentials.revoke),
+    "jobs": Route("GET", "/v1/jobs", Role.VIEW, enrollments.jobs),
+    "job": Route("GET", "/v1/jobs/{job}", Role.VIEW, enrollments.job),
+    "job-records": Route("GET", "/v1/jobs/{job}/records", Role.VIEW, enrollments.records),
+    "job-cancel": Route("POST", "/v1/jobs/{job}/cancel", Role.TECH, enrollments.cancel),
 }

@@ -10,8 +10,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from optima_bridge.api.guard import MAX_BODY_BYTES, guard
+from optima_bridge.api.keys import ROLES, SERVICE, STREAMS
 from optima_bridge.api.peers import Role, Roles
-from optima_bridge.api.routes import ROUTES, SERVICE, STREAMS
+from optima_bridge.api.routes import ROUTES
 from optima_bridge.api.sockets import listening
 from optima_bridge.api.stream import Streams
 from optima_bridge.log import get_logger
@@ -50,6 +51,7 @@ def make_app(service: Service) -> web.Application:
     roles = Roles({Role.VIEW: groups.view_group, Role.TECH: groups.tech_group, Role.ADMIN: groups.admin_group})
     app = web.Application(middlewares=[guard(ROUTES, roles)], client_max_size=MAX_BODY_BYTES)
     app[SERVICE] = service
+    app[ROLES] = roles
     app[STREAMS] = Streams(service)
     for name, route in ROUTES.items():
         app.router.add_route(route.method, route.path, route.handler, name=name)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from optima_bridge.api.ndjson import too_slow
 from optima_bridge.errors import BridgeError, Busy, DaemonUnavailable, TimedOut
 from optima_bridge.journal import Position
 from optima_bridge.model import Record
@@ -40,7 +41,7 @@ class Subscription:
             if len(self._waiting) < MAX_WAITING:
                 self._waiting.append(record)
             else:
-                self.ended = too_slow()
+                self.ended = too_slow(f"more than {MAX_WAITING} events")
             self._changed.set()
 
     def end(self, error: BridgeError) -> None:
@@ -126,22 +127,6 @@ async def lines(
         yield _lines(record for record in page if wanted(record))
     while True:
         yield _lines(await subscription.batch())
-
-
-def result_line(error: BridgeError) -> bytes:
-    """The last line of a stream: why it ends."""
-    return (
-        msgspec.json.encode({"type": "result", "ok": False, "rc": error.exit_status, "error": error.document()}) + b"\n"
-    )
-
-
-def too_slow() -> TimedOut:
-    """The client left more lying than is kept for it."""
-    return TimedOut(
-        f"more than {MAX_WAITING} events wait for this client",
-        cause="it reads too slowly, or was stopped",
-        next_step="go on behind the last event that came: since=EPOCH:SEQ",
-    )
 
 
 def _snapshot(service: Service) -> bytes:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import click
 
-from optima_bridge.cli.failures import Interrupted, report, report_bug, usage_error
+from optima_bridge.cli.failures import report, report_bug, usage_error
 from optima_bridge.cli.options import GLOBAL_OPTIONS, Settings, share_global_options
-from optima_bridge.errors import BridgeError
+from optima_bridge.errors import BridgeError, Interrupted
 
 SIGPIPE_STATUS = 141
 
@@ -34,6 +34,10 @@ VERBS = {
     "devices": Verb("optima_bridge.cli.devices:devices", "List, show and wait for devices."),
     "events": Verb("optima_bridge.cli.events:events", "Send past events once more."),
     "enroll": Verb("optima_bridge.cli.enroll:enroll", "Bring a certificate into a device's secure memory."),
+    "credentials": Verb(
+        "optima_bridge.cli.credentials:credentials", "Certificates in secure memory: list, verify, revoke."
+    ),
+    "jobs": Verb("optima_bridge.cli.jobs:jobs", "List, watch and stop enrolments."),
     "ca": Verb("optima_bridge.cli.ca:ca", "Make and show the store's certificate authority."),
     "drivers": Verb("optima_bridge.cli.drivers:drivers", "List and describe the installed drivers."),
     "config": Verb("optima_bridge.cli.config:config", "Check and show the configuration."),

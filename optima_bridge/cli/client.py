@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from optima_bridge.cli.options import Settings
-from optima_bridge.errors import AccessDenied, BridgeError, DaemonUnavailable
+from optima_bridge.errors import AccessDenied, BridgeError, DaemonUnavailable, restored
 
 SYSTEM_SOCKET = "/run/optima-bridge/api.sock"
 MAX_LINE_BYTES = 1 << 20
@@ -48,25 +48,33 @@ class Daemon:
         Raises:
             as get() does; DaemonUnavailable where the stream breaks off.
         """
+        for record in self.stream("/v1/events?" + urlencode(parameters), until):
+            if record["type"] == "result":
+                raise restored(record["error"])
+            yield record
+
+    def stream(self, path: str, until: float | None = None) -> Iterator[Document]:
+        """Records, to the end of the response or of the time; raises as events() does."""
         connection = self._connect()
         sock = connection.sock
         with _translated(connection.path, self._timeout_s):
-            response = _request(connection, "GET", "/v1/events?" + urlencode(parameters))
+            response = _request(connection, "GET", path)
         while True:
             left_s = None if until is None else until - time.monotonic()
             if left_s is not None and left_s <= 0:
                 return
             sock.settimeout(left_s)
             try:
-                record = json.loads(response.readline(MAX_LINE_BYTES))
+                line = response.readline(MAX_LINE_BYTES)
+                if not line:
+                    return
+                record = json.loads(line)
             except TimeoutError:
                 return
             except (OSError, http.client.HTTPException, ValueError) as error:  # what is cut off is no JSON
                 raise DaemonUnavailable(
                     "the stream of events broke off", cause="the daemon has ended or was restarted"
                 ) from error
-            if record["type"] == "result":
-                raise _answered(record["error"])
             yield record
 
     def _document(self, method: str, path: str, body: str | None = None) -> Document:
@@ -138,15 +146,8 @@ def _request(connection: _Connection, method: str, path: str, body: str | None =
     connection.request(method, path, body)
     response = connection.getresponse()
     if response.status >= 400:
-        raise _answered(json.loads(response.read()))
+        raise restored(json.loads(response.read()))
     return response
-
-
-def _answered(document: Document) -> BridgeError:
-    """The error that the daemon sent, with its own code and exit status, which this version may not know."""
-    kind = type("Answered", (BridgeError,), {"code": document["code"], "exit_status": document["rc"]})
-    error: BridgeError = kind(document["what"], cause=document["cause"], next_step=document["next"], **document["data"])
-    return error
 
 
 def _silent(path: str, timeout_s: float) -> DaemonUnavailable:

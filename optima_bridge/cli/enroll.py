@@ -1,39 +1,30 @@
-"""``bridge enroll``: a certificate into a device's secure memory. So far only with the daemon stopped (``--standalone``)."""
+"""``bridge enroll``: a certificate into a device's secure memory, through the daemon or, with the daemon stopped, without it."""
 
 from __future__ import annotations
 
-import shlex
-import sys
+import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from optima_bridge.cli.failures import Interrupted, report
+from optima_bridge.cli.client import Daemon
+from optima_bridge.cli.follow import follow
 from optima_bridge.cli.options import Settings
-from optima_bridge.errors import EnrollRefused, NotFound, UsageError
-from optima_bridge.text import printable
+from optima_bridge.cli.screen import Screen
+from optima_bridge.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from optima_bridge.config.model import Config, Device
-    from optima_bridge.enroll.pki.check import CheckedCertificate
-    from optima_bridge.enroll.standalone import Certificate, CheckFor, Ending, Job, Plan
-    from optima_bridge.enroll.words import Phase
+    from optima_bridge.enroll.work import Enrol, Work
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FINGERPRINT_CHARACTERS = 64
-BAR_CHARACTERS = 30
-PHASES = {
-    "check": "certificate, device, what it holds",
-    "backup": "the present certificate, into the journal of this PC",
-    "write": "the new certificate",
-    "verify": "reading it back",
-    "commit": "switching, do not remove the power",
-    "confirm": "used once",
-}
+LAST = "last"
+MODES = ("dry_run", "verify_only", "rollback", "resume", "csr")
 
 
-def _fingerprint(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def fingerprint(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """As openssl and others print it, to lower-case hex."""
     if value is None:
         return None
@@ -44,65 +35,149 @@ def _fingerprint(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 
 @click.command()
-@click.argument("device")
-@click.option("--cert", type=FILE, help="The certificate, PEM or DER.")
-@click.option("--ca", type=FILE, help="Certificate of the CA; default: the one of `bridge ca` in the state directory.")
-@click.option("--crl", type=FILE, help="Revocation list of that CA; `bridge ca` has its own.")
+@click.argument("reader")
+@click.option("--controller", metavar="DEVICE", help="The device with the secure memory, if READER is only the reader.")
+@click.option("--cert", type=FILE, help="The certificate, PEM or DER; without it the CA of this store issues one.")
 @click.option("--replace", is_flag=True, help="Another certificate may be there.")
-@click.option("--if-fingerprint", metavar="SHA256", callback=_fingerprint, help="Replace exactly this certificate.")
-@click.option("--accept-single-slot", is_flag=True, help="A power cut while writing may leave no certificate.")
+@click.option("--if-fingerprint", metavar="SHA256", callback=fingerprint, help="Replace exactly this certificate.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show what would be done, write nothing.")
 @click.option("--verify-only", is_flag=True, help="Compare what is active with --cert; write nothing.")
-@click.option("--resume", is_flag=True, help="Settle what an interrupted enrolment left; without --cert.")
+@click.option("--rollback", is_flag=True, help="Bring back the certificate that was active before the last one.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value=LAST,
+    metavar="[JOB]",
+    help="Go on with an interrupted job; default: the last.",
+)
+@click.option("--wait-key", type=click.FloatRange(1, 600), metavar="SECONDS", help="Wait until the key is put in.")
+@click.option("--number", type=click.IntRange(1, 999_999), help="Of the supervisor key, in an issued certificate.")
+@click.option("--accept-single-slot", is_flag=True, help="A power cut while writing may leave no certificate.")
+@click.option("--erase-old", is_flag=True, help="Do not keep the old certificate for going back: its key is revoked.")
+@click.option("--reason", default="", metavar="TEXT", help="For the audit log.")
+@click.option("--csr", type=click.Path(dir_okay=False, path_type=Path), help="Write a request to a CA elsewhere here.")
+@click.option("--organization", default="", metavar="NAME", help="With --csr: the retailer.")
+@click.option("--store", default="", metavar="ID", help="With --csr: the store.")
+@click.option("--detach", is_flag=True, help="Print the id of the job and return; it goes on.")
+@click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", show_default=True)
 @click.option("--standalone", is_flag=True, help="Open the device without the daemon, which must be stopped.")
-@click.option("--config", "config_file", type=click.Path(), help="Main file; default /etc/optima-bridge/config.toml.")
+@click.option("--ca", type=FILE, help="With --standalone: certificate of another CA.")
+@click.option("--crl", type=FILE, help="With --ca: its revocation list.")
+@click.option("--config", "config_file", type=click.Path(), help="With --standalone: the main configuration file.")
 @click.pass_context
-def enroll(ctx: click.Context, /, device: str, standalone: bool, config_file: str | None, **asked: Any) -> None:
+def enroll(ctx: click.Context, /, reader: str, standalone: bool, **asked: Any) -> None:
     """Bring a certificate into a device's secure memory. A power cut never leaves it without one.
 
     \b
-      bridge enroll till-3 --cert key7.pem --standalone --dry-run
-      bridge enroll till-3 --cert key7.pem --standalone --replace
-      bridge enroll till-3 --resume --standalone
+      bridge enroll front --controller till-3 --wait-key 60
+      bridge enroll till-3 --cert key7.pem --replace --dry-run
+      bridge enroll till-3 --resume
     """
     settings = ctx.ensure_object(Settings)
     settings.stream = True  # with --json the last record is a result, also of a refusal
-    _check_options(asked)
-    if not standalone:
-        again = shlex.join(["bridge", *sys.argv[1:], "--standalone"])
-        raise EnrollRefused(
-            "enrolling through the daemon is not possible yet",
-            cause="the daemon has the port, and takes no enrolments so far",
-            next_step=f"sudo systemctl stop optima-bridge; then: {again}",
+    _check_options(asked, standalone)
+    if standalone:
+        ctx.exit(_without_daemon(settings, reader, asked))
+    daemon = Daemon(settings)
+    job = daemon.post("/v1/enrollments", {"order": _order(reader, asked)})["job"]
+    if asked["detach"]:
+        if settings.json:
+            settings.print_json({"type": "job", **job})
+        else:
+            click.echo(job["id"])
+        return
+    screen = Screen(settings, asked["progress"])
+    if not settings.quiet:
+        screen.say(f"job {job['id']} on {job['device']}")
+    status = follow(daemon, job["id"], screen, may_stop=True)
+    _keep_request(asked["csr"], screen)
+    ctx.exit(status)
+
+
+def _check_options(asked: dict[str, Any], standalone: bool) -> None:
+    """Raises UsageError: options that exclude or need each other."""
+    modes = [f"--{mode.replace('_', '-')}" for mode in MODES if asked[mode]]
+    if len(modes) > 1:
+        raise UsageError(f"{' and '.join(modes)} exclude each other", next_step="bridge enroll --help")
+    if asked["cert"] and (asked["resume"] or asked["rollback"] or asked["csr"]):
+        raise UsageError(
+            f"{modes[0]} takes no --cert: which certificate it is about is known already",
+            next_step="enroll with --cert: what was interrupted is settled first",
         )
+    if asked["verify_only"] and not asked["cert"]:
+        raise UsageError("--verify-only compares with --cert", next_step="or compare with what was enrolled: "
+                         "bridge credentials verify")  # fmt: skip
+    if asked["csr"] and not (asked["organization"] and asked["store"]):
+        raise UsageError("--csr needs --organization and --store: what the certificate is to say")
+    if asked["crl"] and not asked["ca"]:
+        raise UsageError("--crl belongs to --ca", cause="the CA of `bridge ca` has its own list and takes no other")
+    if standalone:
+        useless = [name for name in ("controller", "wait_key", "csr", "detach") if asked[name]]
+        if useless:
+            raise UsageError(
+                f"--{useless[0].replace('_', '-')} needs the daemon, which has the reader",
+                next_step="sudo systemctl start optima-bridge; then without --standalone",
+            )
+        if not (asked["cert"] or asked["resume"] or asked["rollback"]):
+            raise UsageError("--standalone needs --cert", cause="no key can be read without the daemon")
+    elif asked["ca"] or asked["config_file"]:
+        raise UsageError(
+            "--ca and --config belong to --standalone",
+            cause="the daemon trusts whom its configuration names",
+            next_step="see [enroll] ca: bridge config show",
+        )
+
+
+def _order(reader: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the daemon is asked for."""
+    kinds = {
+        "dry_run": "dry-run",
+        "verify_only": "verify",
+        "rollback": "rollback",
+        "resume": "resume",
+        "csr": "request",
+    }
+    order = {
+        "reader": reader,
+        "kind": next((kind for mode, kind in kinds.items() if asked[mode]), "enroll"),
+        "controller": asked["controller"] or "",
+        "certificate": base64.b64encode(asked["cert"].read_bytes()).decode("ascii") if asked["cert"] else "",
+        "resume": "" if asked["resume"] in (None, LAST) else asked["resume"],
+        "number": asked["number"] or 0,
+        "wait_key_s": asked["wait_key"] or 0,
+    }
+    same = ("replace", "if_fingerprint", "accept_single_slot", "erase_old", "reason", "organization", "store")
+    return order | {name: asked[name] for name in same}
+
+
+def _keep_request(file: Path | None, screen: Screen) -> None:
+    if file is None or not screen.requested:
+        return
+    try:
+        with file.open("x", encoding="ascii") as new:
+            new.write(screen.requested)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {(error.strerror or str(error)).lower()}") from error
+    screen.say(f"{file} holds the request; bring the answer with: --cert FILE")
+
+
+def _without_daemon(settings: Settings, name: str, asked: dict[str, Any]) -> int:
     import asyncio
     import os
 
     from optima_bridge.config import load
     from optima_bridge.enroll.journal import HostJournal
+    from optima_bridge.enroll.records import Teller, result_record
     from optima_bridge.enroll.standalone import check_directory, perform
 
-    config = load(config_file, os.environ).config
-    configured = _device(config, device)
-    screen = Screen(settings)
-    job = _job(asked, config.journal.directory, screen)
+    config = load(asked["config_file"], os.environ).config
+    configured = _device(config, name)
+    screen = Screen(settings, asked["progress"])
+    work = _work(asked, config, Teller(screen.take))
     check_directory(config.journal.directory)
     with HostJournal(config.journal.directory) as journal:
-        ending = asyncio.run(perform(device, configured, journal, job))
-    ctx.exit(screen.end(ending, compared=asked["verify_only"]))
-
-
-def _check_options(asked: dict[str, Any]) -> None:
-    """Raises UsageError: options that exclude or need each other."""
-    if sum(asked[mode] for mode in ("dry_run", "verify_only", "resume")) > 1:
-        raise UsageError("--dry-run, --verify-only and --resume exclude each other", next_step="bridge enroll --help")
-    if asked["resume"] == (asked["cert"] is not None):
-        raise UsageError(
-            "--cert is what is to be enrolled; --resume enrolls nothing, so it goes without",
-            next_step="enroll with --cert: what was interrupted is settled first",
-        )
-    if asked["crl"] and not asked["ca"]:
-        raise UsageError("--crl belongs to --ca", cause="the CA of `bridge ca` has its own list and takes no other")
+        ending = asyncio.run(perform(name, configured, journal, work))
+    return screen.end(result_record(ending))
 
 
 def _device(config: Config, name: str) -> Device:
@@ -114,179 +189,40 @@ def _device(config: Config, name: str) -> Device:
     return config.devices[name]
 
 
-def _job(asked: dict[str, Any], state_directory: Path, screen: Screen) -> Job:
-    """What is to be done; reads the files that were named."""
+def _work(asked: dict[str, Any], config: Config, teller: Any) -> Work:
+    """What is to be done without the daemon; reads the files that were named."""
     import secrets
 
+    import msgspec
+
     from optima_bridge.enroll.pki.files import read_certificate
-    from optima_bridge.enroll.standalone import Compare, DryRun, Enrol, Resume
+    from optima_bridge.enroll.words import fingerprint as fingerprint_of
+    from optima_bridge.enroll.work import Compare, DryRun, Enrol, GoBack, GoOn
+    from optima_bridge.enrolling import trust_of
 
-    if asked["resume"]:
-        return Resume(screen.phase)
-    certificate = read_certificate(asked["cert"].read_bytes())
+    certificate = read_certificate(asked["cert"].read_bytes()) if asked["cert"] else b""
     if asked["verify_only"]:
-        return Compare(certificate)
-    enrol = Enrol(
-        job=secrets.token_hex(6),
-        certificate=certificate,
-        check=_check_for(asked["ca"], asked["crl"], state_directory),
-        passed=screen.passed,
-        report=screen.phase,
-        replace=asked["replace"],
-        if_fingerprint=asked["if_fingerprint"],
-        accept_single_slot=asked["accept_single_slot"],
-    )
-    return DryRun(enrol, screen.plan) if asked["dry_run"] else enrol
+        return Compare(fingerprint_of(certificate))
+    trust = trust_of(config)
+    if asked["ca"]:
+        trust = msgspec.structs.replace(trust, ca=asked["ca"], crl=asked["crl"])
+    check, job = trust.check_for(), secrets.token_hex(6)
 
+    def enrol(der: bytes) -> Enrol:
+        return Enrol(
+            job=job,
+            certificate=der,
+            check=check,
+            passed=teller.passed,
+            report=teller.phase,
+            replace=asked["replace"] or not asked["cert"],
+            if_fingerprint=asked["if_fingerprint"],
+            accept_single_slot=asked["accept_single_slot"],
+            erase_old=asked["erase_old"],
+        )
 
-def _check_for(ca_file: Path | None, crl_file: Path | None, state_directory: Path) -> CheckFor:
-    """The checks, with the CA that this store trusts."""
-    from datetime import UTC, datetime
-
-    from cryptography import x509
-
-    from optima_bridge.enroll.pki.ca import CertificateAuthority
-    from optima_bridge.enroll.pki.check import check
-    from optima_bridge.enroll.pki.files import read_certificate, read_crl
-
-    now = datetime.now(UTC)
-    newest, crl = None, None
-    if ca_file is not None:
-        ca = x509.load_der_x509_certificate(read_certificate(ca_file.read_bytes()))
-        crl = read_crl(crl_file.read_bytes()) if crl_file else None
-    else:
-        authority = CertificateAuthority.open(state_directory / "ca")
-        ca, crl, newest = authority.certificate, authority.crl(now), authority.newest()
-    return lambda der, traits, identity: check(
-        der,
-        ca=ca,
-        crl=crl,
-        now=now,
-        max_size_bytes=traits.max_size_bytes,
-        device_serial=identity.serial or None,
-        newest_seen=newest,
-    )
-
-
-class Screen:
-    """What is said of a job: one line per phase, a bar where somebody watches, records with ``--json``."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._silent = settings.quiet and not settings.json
-        self._bar = sys.stdout.isatty() and not settings.json
-        self._phase: Phase | None = None
-        self._in_bar = False
-
-    def phase(self, phase: Phase, done_bytes: int, size_bytes: int) -> None:
-        """How far the job is."""
-        if self._silent:
-            return
-        begins, self._phase = phase is not self._phase, phase
-        if self._settings.json:
-            if begins:
-                self._settings.print_json({"type": "phase", "phase": phase, "what": PHASES[phase]})
-            if size_bytes:
-                facts = {"phase": phase, "done_bytes": done_bytes, "size_bytes": size_bytes}
-                self._settings.print_json({"type": "progress", **facts})
-        elif self._bar and size_bytes:
-            full = BAR_CHARACTERS * done_bytes // size_bytes
-            drawn = "#" * full + "-" * (BAR_CHARACTERS - full)
-            click.echo(f"\r{phase:<8} [{drawn}] {done_bytes} of {size_bytes} bytes", nl=False)
-            self._in_bar = True
-        elif begins:
-            self._leave_bar()
-            click.echo(f"{phase:<8} {PHASES[phase]}")
-
-    def passed(self, certificate: CheckedCertificate) -> None:
-        """What the checks found, where it is no reason to refuse."""
-        for warning in certificate.warnings:
-            if self._settings.json:
-                self._settings.print_json({"type": "warning", "what": warning})
-            click.echo(f"warning: {printable(warning)}", err=True)
-
-    def plan(self, plan: Plan) -> None:
-        """What would be done."""
-        spare = next((state.slot for state in plan.slots if not state.active), plan.slots[0].slot)
-        steps = [f"settle the interrupted job {plan.unsettled}"] if plan.unsettled else []
-        if not plan.needed:
-            steps.append("nothing: the certificate is active")
-        elif len(plan.slots) == 1:
-            steps.append(f"write {len(plan.certificate.der)} bytes over slot {spare}: single slot, no spare copy")
-        else:
-            steps.append(f"write {len(plan.certificate.der)} bytes to slot {spare}, read them back, switch to it")
-        slots = [
-            {"slot": it.slot, "active": it.active, "sha256": it.sha256, "size_bytes": it.size_bytes}
-            for it in plan.slots
-        ]
-        if self._settings.json:
-            checked = plan.certificate
-            facts = {"certificate": checked.fingerprint, "subject": checked.subject, "slots": slots, "would": steps}
-            self._settings.print_json({"type": "plan", **facts})
-            return
-        click.echo(f"device   {printable(f'{plan.identity.model} {plan.identity.serial}')}")
-        click.echo(f"new      {plan.certificate.fingerprint} {printable(plan.certificate.subject)}")
-        for it in plan.slots:
-            click.echo(f"slot {it.slot}   {'active' if it.active else 'spare'} {it.sha256 or 'holds no certificate'}")
-        for step in steps:
-            click.echo(f"would    {step}")
-
-    def end(self, ending: Ending, *, compared: bool) -> int:
-        """The last words; returns the exit status."""
-        self._leave_bar()
-        error = Interrupted("interrupted") if ending.interrupted else ending.error
-        status = error.exit_status if error else 0
-        if ending.outcome is not None and not ending.interrupted:
-            status = ending.outcome.exit_status
-        words = _words(ending, status, compared)
-        facts = {"outcome": words, "active": _facts(ending.active), "changed": ending.changed}
-        if error is not None:
-            report(error, self._settings, **{"ok": status == 0, "rc": status, **facts})
-        elif self._settings.json:
-            self._settings.print_json({"type": "result", "ok": status == 0, "rc": status, "error": None, **facts})
-        if not self._settings.json:
-            click.echo(f"{words}: {_said(ending.active, _lead(words, ending.interrupted))}")
-        return status
-
-    def _leave_bar(self) -> None:
-        if self._in_bar:
-            click.echo()
-            self._in_bar = False
-
-
-def _words(ending: Ending, status: int, compared: bool) -> str:
-    if status == 11:
-        return "needs attention"
-    if ending.outcome == "rolled-back" and not ending.interrupted:
-        return "rolled back"
-    if status == 0 and (ending.changed or (compared and ending.outcome is not None)):
-        return "verified, active"
-    return "not changed"
-
-
-def _facts(active: Certificate | None) -> dict[str, object] | None:
-    if active is None:
-        return None
-    return {
-        "sha256": active.sha256,
-        "subject": active.subject,
-        "not_after": f"{active.not_after:%FT%TZ}" if active.not_after else None,
-        "identifier_only": active.identifier_only,
-    }
-
-
-def _lead(words: str, interrupted: bool) -> str:
-    if interrupted or words == "rolled back":
-        return "the old certificate is active: "
-    return "" if words == "verified, active" else "active is "
-
-
-def _said(active: Certificate | None, lead: str) -> str:
-    """Which certificate is active, for people."""
-    if active is None:
-        return "the device was not asked, or does not answer, which certificate is active"
-    if not active.sha256:
-        return "the device holds no certificate"
-    until = f" until {active.not_after:%FT%TZ}" if active.not_after else ""
-    label = " (identifier only)" if active.identifier_only else ""
-    return f"{lead}{active.sha256} {printable(active.subject)}{until}{label}"
+    if asked["rollback"]:
+        return GoBack(enrol)
+    if asked["resume"]:
+        return GoOn(enrol, "" if asked["resume"] == LAST else asked["resume"], teller.phase)
+    return DryRun(enrol(certificate), teller.plan) if asked["dry_run"] else enrol(certificate)

@@ -8,19 +8,10 @@ import sys
 import click
 
 from optima_bridge.cli.options import Settings
-from optima_bridge.errors import BridgeError, UsageError
+from optima_bridge.errors import BridgeError, Interrupted, UsageError
 from optima_bridge.text import printable
 
 HEADLINE_CHARACTERS = 100
-
-
-class Interrupted(BridgeError):
-    """Ctrl-C."""
-
-    code = "E-INTERRUPTED"
-    exit_status = 130
-    default_cause = "Ctrl-C"
-    default_next_step = "run the command again"
 
 
 def report(error: BridgeError, settings: Settings, **facts: object) -> int:

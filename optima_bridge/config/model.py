@@ -126,6 +126,24 @@ class Api(Table):
     admin_group: Name = Field(default="optima-admin", description="May also change credentials.")
 
 
+class Enroll(Table):
+    """Whose certificates may go into secure memory."""
+
+    ca: AbsolutePath | None = Field(
+        default=None, description="Certificate of a CA elsewhere, PEM, instead of the one of `bridge ca`."
+    )
+    crl: AbsolutePath | None = Field(default=None, description="Revocation list of that CA, PEM or DER.")
+    crl_grace_days: int = Field(
+        default=14, ge=0, le=365, description="How long a revocation list may be out of date, days."
+    )
+
+    @model_validator(mode="after")
+    def _pair(self) -> Enroll:
+        if (self.ca is None) != (self.crl is None):
+            raise ValueError("ca and crl need each other: the CA of `bridge ca` has its own list")
+        return self
+
+
 class Log(Table):
     """What the daemon says about itself."""
 
@@ -171,6 +189,7 @@ class Config(Table):
     identifiers: Identifiers = Identifiers()
     journal: Journal = Journal()
     api: Api = Api()
+    enroll: Enroll = Enroll()
     log: Log = Log()
     devices: dict[DeviceName, Device] = Field(
         default={}, description="One table per device, by its name in the topics."

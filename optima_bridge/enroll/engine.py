@@ -19,10 +19,12 @@ from optima_bridge.enroll.words import (
     Check,
     Outcome,
     Phase,
+    Ready,
     Report,
     Request,
     Result,
     Use,
+    always,
     fingerprint,
     not_used,
     silent,
@@ -50,6 +52,7 @@ async def enroll(
     *,
     report: Report = silent,
     use: Use = not_used,
+    ready: Ready = always,
 ) -> Result:
     """Bring `request.certificate` into the device, or leave it as it was.
 
@@ -63,6 +66,7 @@ async def enroll(
         LinkError, ProtocolError, DeviceError: the device failed before anything was written.
     """
     report(Phase.CHECK, 0, 0)
+    ready()
     if (size_bytes := len(request.certificate)) > store.traits.max_size_bytes:
         raise CertificateTooBig(
             f"the certificate has {size_bytes} bytes, a slot takes {store.traits.max_size_bytes}",
@@ -90,6 +94,7 @@ async def enroll(
     if store.traits.slots > 1 and job.old_sha256 != sha256:
         try:
             await stage(store, job, job.slot, job.new_der, sha256, report)
+            ready()  # writing took its time
         except BridgeError as error:
             return await settled(discard(store, journal, job, error))
         except asyncio.CancelledError:

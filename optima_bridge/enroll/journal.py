@@ -152,6 +152,10 @@ class HostJournal:
         """The job of this device that is not over; at most one."""
         return next(self._select("WHERE model = ? AND serial = ? AND state <> 'closed'", model, serial), None)
 
+    def last(self, model: str, serial: str) -> Job | None:
+        """The newest job of this device."""
+        return next(self._select("WHERE model = ? AND serial = ? ORDER BY rowid DESC LIMIT 1", model, serial), None)
+
     def jobs(self) -> list[Job]:
         """All jobs, the newest first."""
         return list(self._select("ORDER BY begun_ns DESC, rowid DESC"))

@@ -15,6 +15,7 @@ from optima_bridge.store import SecureStore
 class Phase(StrEnum):
     """How far a job is. Up to VERIFY it can be cancelled; COMMIT is the point of no return."""
 
+    WAIT = "wait"
     CHECK = "check"
     BACKUP = "backup"
     WRITE = "write"
@@ -88,6 +89,9 @@ Report = Callable[[Phase, int, int], None]
 Check = Callable[[bytes], None]
 """Raises CertificateError (or another BridgeError) for DER that must not become a credential."""
 
+Ready = Callable[[], None]
+"""Raises ControllerBusy (or another BridgeError) where the device must not be written to now."""
+
 Use = Callable[[SecureStore], Awaitable[None]]
 """One real use of the active credential, a challenge or a role check; raises BridgeError where it does not work."""
 
@@ -99,6 +103,10 @@ def fingerprint(certificate: bytes) -> str:
 
 def silent(phase: Phase, done_bytes: int, size_bytes: int) -> None:
     """Reports to nobody."""
+
+
+def always() -> None:
+    """There is nothing else to be asked."""
 
 
 async def not_used(store: SecureStore) -> None:

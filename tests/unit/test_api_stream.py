@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optima_bridge.api import routes, since, stream
+from optima_bridge.api import since, stream
 from optima_bridge.api.since import position_since
 from optima_bridge.errors import UsageError
 from optima_bridge.journal import Journal
@@ -100,7 +100,7 @@ async def test_a_client_that_does_not_read_is_dropped_with_a_last_word(store: St
 
 
 async def test_a_client_that_never_reads_again_is_cut_off(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "WRITE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(ndjson, "WRITE_TIMEOUT_S", 0.1)
     client = await store.stream("snapshot=0")
     assert len(store.service.hub.listeners) == 1
     for _ in range(60):

@@ -14,7 +14,7 @@ import pytest
 
 from optima_bridge import errors
 from optima_bridge.cli import app, failures, help, options, render  # noqa: A004 (the module's name is the command's)
-from optima_bridge.errors import BridgeError, ConfigError
+from optima_bridge.errors import BridgeError, ConfigError, Interrupted
 from tests.unit.api_store import bridge
 
 FORBIDDEN = (
@@ -194,7 +194,7 @@ def test_every_error_has_its_exit_code_in_the_list() -> None:
     raised = {
         kind.exit_status for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BridgeError)
     }
-    assert raised | {failures.Interrupted.exit_status, app.SIGPIPE_STATUS} <= known
+    assert raised | {Interrupted.exit_status, app.SIGPIPE_STATUS} <= known
 
 
 def test_the_version_is_short_and_machine_readable(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ def without_comment_signs(text: str) -> str:
 
 def test_the_walk_over_the_models_finds_all_tables() -> None:
     assert TABLES.keys() == {
-        "", "store", "mqtt", "mqtt.tls", "identifiers", "journal", "api", "log", "devices.NAME",
+        "", "store", "mqtt", "mqtt.tls", "identifiers", "journal", "api", "enroll", "log", "devices.NAME",
     }  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def test_what_the_example_shows_as_a_default_is_the_default(tmp_path: Path) -> N
 
     assert different == {  # examples: their default is empty, absent or the host's own
         "store.node", "mqtt.username", "mqtt.password", "mqtt.client_id", "mqtt.tls.ca", "mqtt.tls.cert", "mqtt.tls.key",
-        "identifiers.secret", "devices.front.label",
+        "identifiers.secret", "devices.front.label", "enroll.ca", "enroll.crl",
     }  # fmt: skip
 
 

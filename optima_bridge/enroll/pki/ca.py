@@ -19,13 +19,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from optima_bridge.enroll.pki.crl import CRL_VALIDITY, Revocation, crl_builder
 from optima_bridge.enroll.pki.custody import new_directory, read_private_key, replace_file, unusable, write_file
 from optima_bridge.enroll.pki.files import PARSE_ERRORS
 from optima_bridge.enroll.pki.ledger import Counts, Ledger, Sign
 from optima_bridge.enroll.pki.possession import SubjectKey
-from optima_bridge.enroll.pki.profile import CLOCK_SKEW, Credential, ca_builder, certificate_builder, format_serial
+from optima_bridge.enroll.pki.profile import (
+    CLOCK_SKEW,
+    Credential,
+    ca_builder,
+    certificate_builder,
+    common_part,
+    format_serial,
+    store_of,
+)
 from optima_bridge.errors import CaMissing, CaUnfit, CertificateExpired, ClockBehind, NotFound
 
 KEY, CERTIFICATE, LEDGER, CRL = "key.pem", "certificate.pem", "ledger.db", "crl.pem"
@@ -109,14 +118,27 @@ class CertificateAuthority:
             ClockBehind: `now` lies before what this CA has already signed.
             CertificateExpired: of the CA itself.
         """
+        certificate = self.draft(key, credential, now)
+        self._ledger.record(certificate)
+        return certificate
+
+    def draft(self, key: SubjectKey, credential: Credential, now: datetime) -> x509.Certificate:
+        """What `issue` would make, for looking at: it is not in the ledger and must not be handed out. Raises as `issue`."""
         if now < (newest := self._ledger.newest()):
             raise ClockBehind(f"the clock shows {now:%F %T} UTC, but the CA has signed at {newest:%F %T}")
         if now >= self.certificate.not_valid_after_utc:
             raise CertificateExpired("the certificate of the CA has expired", next_step="bridge ca init --help")
-        builder = certificate_builder(credential, key, self.certificate, now)
-        certificate = builder.sign(self._key, SHA256())
-        self._ledger.record(certificate)
-        return certificate
+        return certificate_builder(credential, key, self.certificate, now).sign(self._key, SHA256())
+
+    @property
+    def organization(self) -> str:
+        """The retailer, as it stands in every certificate."""
+        return common_part(self.certificate.subject, NameOID.ORGANIZATION_NAME)
+
+    @property
+    def store(self) -> str:
+        """The store, as it stands in every certificate."""
+        return store_of(common_part(self.certificate.subject, NameOID.COMMON_NAME))
 
     def revoke(self, serial: int, now: datetime, reason: x509.ReasonFlags = x509.ReasonFlags.key_compromise) -> bool:
         """Revoke for ever; a wrong clock does not prevent it. False: it was revoked before.

@@ -23,6 +23,7 @@ from optima_bridge.enroll.pki.profile import (
     DEVICE_SCHEME,
     IDENTIFIER_ONLY,
     KEY_PROVEN,
+    KEY_SCHEME,
     RENEW_BEFORE_END,
     SUPERVISOR,
     device_uri,
@@ -235,3 +236,16 @@ def _check_path(certificate: x509.Certificate, ca: x509.Certificate, time: datet
 
 def _spki(key: PublicKey) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def certified_identifier(der: bytes) -> bytes | None:
+    """The identifier of the supervisor key that a certificate is about; None where it names none in our form."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        for uri in names.get_values_for_type(x509.UniformResourceIdentifier):
+            if uri.startswith(KEY_SCHEME):
+                return bytes.fromhex(uri.removeprefix(KEY_SCHEME))
+    except (x509.ExtensionNotFound, *PARSE_ERRORS):
+        pass
+    return None

@@ -110,6 +110,16 @@ def ca_common_name(store: str) -> str:
     return f"Store {store} credential CA"
 
 
+def store_of(common_name: str) -> str:
+    """The store whose CA has this common name."""
+    return common_name.removeprefix("Store ").removesuffix(" credential CA")
+
+
+def common_part(shown: x509.Name, oid: x509.ObjectIdentifier) -> str:
+    """One part of a distinguished name; empty where it has none."""
+    return next((str(part.value) for part in shown.get_attributes_for_oid(oid)), "")
+
+
 def name(organization: str, unit: str | None, common_name: str, serial_number: str | None = None) -> x509.Name:
     """A distinguished name in our order."""
     parts = {
