@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optima_bridge.api import since, stream
+from optima_bridge.api import ndjson, since, stream
 from optima_bridge.api.since import position_since
 from optima_bridge.errors import UsageError
 from optima_bridge.journal import Journal
