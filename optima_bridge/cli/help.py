@@ -22,7 +22,7 @@ EXIT_CODES = (
     (11, "needs-attention", "the outcome is not known; a person must look"),
     (12, "unhealthy", "a check found a fault"),
     (13, "config", "the configuration or a driver is not valid"),
-    (130, "interrupted", "Ctrl-C"),
+    (130, "interrupted", "Ctrl-C, or a job was stopped before anything became active"),
     (141, "pipe", "the reader of the output has gone"),
 )
 

@@ -19,11 +19,13 @@ from asyncio.subprocess import DEVNULL, Process
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from optima_bridge.demo.broker import Broker, choose, wait_until_up
+from optima_bridge.demo.credential import enroll
 from optima_bridge.demo.show import Screen
 from optima_bridge.demo.store import SimulatedStore, Step
 from optima_bridge.errors import BrokerUnavailable, DaemonUnavailable, LinkTimeout
@@ -33,7 +35,7 @@ LAST_EVENT_TIMEOUT_S = 5.0
 CHILD_STOP_S = 3.0
 SITE, NODE = "demo-store", "till-3"
 DECISIONS = {"key": {"inserted", "removed"}, "card": {"inserted", "removed"}, "keylock": {"turned"},
-             "seal": {"opened", "closed"}, "controller": {"changed"}}  # fmt: skip
+             "seal": {"opened", "closed"}, "controller": {"changed"}, "job": {"ended"}}  # fmt: skip
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -88,7 +90,8 @@ async def run(options: Options, screen: Screen) -> int:
         broker = choose(options.broker, directory)
         if broker is not None and broker.program:
             await stack.enter_async_context(_child(*broker.program))
-        store = await stack.enter_async_context(SimulatedStore(directory, options.seed))
+        enrolling = partial(enroll, directory / "api.sock", directory / "state")
+        store = await stack.enter_async_context(SimulatedStore(directory, options.seed, enrolling))
         configuration = directory / "config.toml"
         configuration.write_text(_configuration(directory, broker) + store.configuration(), encoding="utf-8")
         log = directory / "daemon.log"
@@ -153,10 +156,17 @@ class _Player:
         start = time.monotonic()
         for step in self._steps:
             await self._take_until(start + step.at_s)
+            if step.behind_all:
+                await self._catch_up()
             if step.at_s:
                 self._screen.step(step.words)
             self._wanted[step.device, step.action] += 1
-            step.act()
+            if (doing := step.act()) is not None:
+                await doing
+        await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        """Wait until everything that was done has become an event; not for ever."""
         deadline = time.monotonic() + LAST_EVENT_TIMEOUT_S
         while self._missing and time.monotonic() < deadline:
             await self._take_until(time.monotonic() + 0.05)

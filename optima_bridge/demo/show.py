@@ -47,7 +47,9 @@ class Screen:
             return
         data = document["data"]
         assert isinstance(data, dict)
-        details = " ".join(f"{key}={value}" for key, value in data.items() if key not in LESS)
+        details = " ".join(
+            f"{key}={value}" for key, value in data.items() if key not in LESS and value not in (None, "", False)
+        )
         time = datetime.fromisoformat(str(document["time"])).astimezone().strftime("%H:%M:%S.%f")[:12]
         name = topic.rsplit("/", 1)[-1]
         what = f"{document['subject']}: {name} {data.get('action', '')}"

@@ -5,8 +5,9 @@ Keylock, seal and controller speak the loopback protocol until they have drivers
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -29,10 +30,13 @@ CARDS = {"67003B51C6": "card of the shift leader", "100086F444": "card of the st
 SETTINGS = {
     "keylock": 'abilities = ["keylock"]\n',
     "seal": 'abilities = ["seal-switch"]\n',
-    "controller": 'abilities = ["terminal"]\n',
+    "controller": 'abilities = ["terminal", "secure-store"]\n',
 }
 CYCLE_S = 6.0
 FIRST_STEP_S = 0.4
+CHAPTER_S = 5.0  # of the credential, behind the first cycle
+CUT_AT_BYTE = 300  # of the certificate that is being written
+DARK_S = 0.8  # without power
 
 
 class Attachable(ByteDevice, Protocol):
@@ -49,21 +53,25 @@ class Step(msgspec.Struct, frozen=True):
         at_s: seconds after the daemon is there.
         words: what is done, for the screen.
         device, action: the event that follows.
-        act: does it.
+        act: does it; what it returns is awaited.
+        behind_all: everything that was done before has to have its event first.
     """
 
     at_s: float
     words: str
     device: str
     action: str
-    act: Callable[[], None]
+    act: Callable[[], Awaitable[None] | None]
+    behind_all: bool = False
 
 
 class SimulatedStore:
     """Five devices, each on a pty of its own below `directory`; up while the ``async with`` block runs."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, enroll: Callable[[], Awaitable[None]]) -> None:
         self._directory = directory
+        self._enroll = enroll
+        self._servers: dict[str, PtyServer] = {}
         self._rng = random.Random(seed)  # noqa: S311 - a story, not a secret
         self._stack = AsyncExitStack()
         self.keys = Ds2480bSimulator()
@@ -92,6 +100,7 @@ class SimulatedStore:
         for name, (_, simulator) in self.devices.items():
             server = await self._stack.enter_async_context(PtyServer(simulator, symlink=self._directory / name))
             simulator.attach(server.send)
+            self._servers[name] = server
         return self
 
     async def __aexit__(
@@ -131,7 +140,39 @@ class SimulatedStore:
                 if start_s + offset_s <= seconds:
                     steps.append(Step(start_s + offset_s, words, device, action, act))
             start_s += CYCLE_S
+            if start_s == CYCLE_S:
+                steps += [step for step in self._chapter(start_s) if step.at_s + 2 <= seconds]
+                start_s += CHAPTER_S
         return steps
+
+    def _chapter(self, start_s: float) -> list[Step]:
+        """A credential goes into the controller, another one after it whose power is cut, and that one again."""
+        first = "a supervisor credential is enrolled into the controller"
+        cut = f"it is to be replaced: the power is cut {CUT_AT_BYTE} bytes into the new one"
+        again = "power is back, the old credential is active; enrolled once more"
+        return [
+            Step(start_s + 0.2, first, "controller", "ended", self._enroll, behind_all=True),
+            Step(start_s + 1.4, cut, "controller", "ended", self._enroll_without_power, behind_all=True),
+            Step(start_s + 3.4, again, "controller", "ended", self._enroll, behind_all=True),
+        ]
+
+    async def _enroll_without_power(self) -> None:
+        flash, server = self.controller.flash, self._servers["controller"]
+
+        def dark() -> None:
+            server.unplug()
+            asyncio.get_running_loop().call_later(DARK_S, light)
+
+        def light() -> None:
+            flash.restart()
+            server.replug()
+
+        def cut() -> None:
+            asyncio.get_running_loop().call_soon(dark)
+
+        self.controller.on_power_cut = cut
+        flash.cut_at(CUT_AT_BYTE + 40)  # reads and erased pages come before the certificate
+        await self._enroll()
 
     def _put(self, rom: str) -> None:
         self._slave = self.keys.put(rom)

@@ -62,8 +62,11 @@ def test_every_act_becomes_one_event_with_every_broker(tmp_path: Path, broker: s
 
 
 def test_the_same_seed_tells_the_same_story_and_another_one_another(tmp_path: Path) -> None:
+    async def nothing() -> None:
+        pass
+
     def words(seed: int) -> list[tuple[float, str]]:
-        return [(step.at_s, step.words) for step in SimulatedStore(tmp_path, seed).story(60)]
+        return [(step.at_s, step.words) for step in SimulatedStore(tmp_path, seed, nothing).story(60)]
 
     assert words(7) == words(7)
     assert words(7) != words(8)
