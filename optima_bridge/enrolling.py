@@ -30,7 +30,7 @@ class HubNotices:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
-    def job(self, action: str, job: Job, document: Document) -> None:
+    def job(self, action: str, job: Job) -> None:
         result = job.result or {}
         active, error = result.get("active"), result.get("error")
         state: dict[str, JsonValue] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from optima_bridge.enroll.prepare import Orders
 from optima_bridge.enroll.records import Document, Teller, facts, result_record
 from optima_bridge.enroll.recover import recover
 from optima_bridge.enroll.stations import Audit, Notices, Station
-from optima_bridge.enroll.switch import IN_PLACE_TIMEOUT_S, on_disk
+from optima_bridge.enroll.switch import IN_PLACE_TIMEOUT_S, on_disk, settled
 from optima_bridge.enroll.trust import Trust
 from optima_bridge.enroll.words import Outcome, Phase, Result
 from optima_bridge.enroll.work import (
@@ -52,6 +52,7 @@ from optima_bridge.model import Capability, DeviceIdentity
 from optima_bridge.store import LockedStore, SecureStore
 
 AGAIN_S = 5.0  # while another process has the state directory
+SETTLE_AGAIN_S = 30.0  # while a device does not answer
 RECOVER_TIMEOUT_S = 2 * IN_PLACE_TIMEOUT_S
 CLOSE_TIMEOUT_S = IN_PLACE_TIMEOUT_S + 10.0  # systemd's TimeoutStopSec has to be longer
 WRITING = frozenset({Kind.ENROLL, Kind.ROLLBACK, Kind.RESUME})
@@ -110,11 +111,11 @@ class Enrollments:
 
     async def run(self) -> None:
         """Serve until cancelled; call close() first."""
-        self._journal, self._log = await self._opened()
+        while not await self._opened():
+            await asyncio.sleep(AGAIN_S)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_records(), name="jobs on disk")
-                await self._take_up()
                 self._group = group
                 for name in self._stations:
                     self.arrived(name)
@@ -132,22 +133,21 @@ class Enrollments:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
 
-    async def _opened(self) -> tuple[HostJournal, JobLog]:
-        while True:
+    async def _opened(self) -> bool:
+        """Open both files and take up what they tell; False: not now."""
+        async with AsyncExitStack() as undo:
             try:
-                journal = await on_disk(HostJournal, self._directory)
+                self._journal = await on_disk(HostJournal, self._directory)
+                undo.push_async_callback(on_disk, self._journal.close)
+                self._log = await on_disk(JobLog, self._directory)
+                undo.push_async_callback(on_disk, self._log.close)
+                await self._take_up()
             except BridgeError as error:
                 self._problem = error
                 log.warning("enroll.waiting", why=error.what)
-                await asyncio.sleep(AGAIN_S)
-                continue
-            try:
-                return journal, await on_disk(JobLog, self._directory)
-            except BridgeError as error:
-                self._problem = error
-                log.warning("enroll.waiting", why=error.what)
-                await on_disk(journal.close)
-                await asyncio.sleep(AGAIN_S)
+                return False
+            undo.pop_all()
+            return True
 
     async def _take_up(self) -> None:
         """Jobs that an earlier daemon did not end: with a result where the journal tells one, else open."""
@@ -182,7 +182,7 @@ class Enrollments:
     def _keep(self, job: Job, seq: int, record: Document) -> None:
         self._writes.put_nowait((job, seq, record))
         if record["type"] == "phase" and job.order.kind in WRITING:
-            self._notices.job("advanced", job, record)
+            self._notices.job("advanced", job)
 
     # -- what people ask ------------------------------------------------------------------------------------------------
 
@@ -213,16 +213,19 @@ class Enrollments:
             )
         job = Job(secrets.token_hex(6), order, holder, by, self._now())
         self._at_work[holder] = job.id
+        return await settled(self._admit(group, job, secret))  # a client that goes away meanwhile finds it all the same
+
+    async def _admit(self, group: asyncio.TaskGroup, job: Job, secret: bytes) -> Job:
         try:
-            await on_disk(self._log.put, job)
-            if order.kind in WRITING:
+            if job.order.kind in WRITING:
                 await self._audit("begun", job)
-        except BaseException:
-            del self._at_work[holder]
+            await on_disk(self._log.put, job)
+        except BridgeError:
+            del self._at_work[job.device]
             raise
         live = self._live[job.id] = LiveJob(job, self._keep)
-        if order.kind in WRITING:
-            self._notices.job("begun", job, {})
+        if job.order.kind in WRITING:
+            self._notices.job("begun", job)
         self._start(group, self._run(live, secret), f"job {job.id}")
         return job
 
@@ -331,13 +334,15 @@ class Enrollments:
         live.change(state=state, ended=self._now(), result=result)
         live.tell({**result, "type": "settled"} if settles else result)
         if live.job.order.kind in WRITING:
-            self._notices.job("settled" if settles else "ended", live.job, result)
+            self._notices.job("settled" if settles else "ended", live.job)
 
     def _tell_credential(self, holder: str, ending: Ending) -> None:
         needs = ending.outcome is Outcome.NEEDS_ATTENTION
         if ending.active is not None or needs:
             self._holds(holder, ending.active)
         self._notices.attention(holder, ending.error if needs else None)
+        if needs:
+            self._again(holder)
 
     async def _attempt(self, live: LiveJob, secret: bytes) -> Ending:
         order, teller = live.job.order, Teller(live.tell)
@@ -369,20 +374,28 @@ class Enrollments:
             self._settling.discard(name)
             try:
                 store, identity = self._stations[name].secure_store()
+            except BridgeError:
+                return  # it arrives again when it is up
+            try:
                 async with asyncio.timeout(RECOVER_TIMEOUT_S):
                     result = await recover(store, self._journal, use=prove)
                     active = await look(Open(store, identity, self._journal))
             except (BridgeError, TimeoutError) as error:
                 log.warning("enroll.unsettled", device=name, why=str(error))
+                self._again(name)
                 return
             except Exception as error:  # noqa: BLE001 - as at the keeper's boundary
                 _bug(name, error)
                 return
         self._holds(name, active, identity)
         if result is not None:
-            self._settled(name, result, active)
+            self._tell_settled(name, result, active)
         elif active is not None:
             self._notices.attention(name, None)
+
+    def _again(self, name: str) -> None:
+        """A device that is up and does not answer may answer later."""
+        asyncio.get_running_loop().call_later(SETTLE_AGAIN_S, self.arrived, name)
 
     def _holds(self, name: str, active: Certificate | None, identity: DeviceIdentity | None = None) -> None:
         """Remember what a device was found to hold, and tell it."""
@@ -390,7 +403,7 @@ class Enrollments:
         self._held[name] = Held(name, active, identity or (known.identity if known else DeviceIdentity()))
         self._notices.credential(name, facts(active))
 
-    def _settled(self, name: str, result: Result, active: Certificate | None) -> None:
+    def _tell_settled(self, name: str, result: Result, active: Certificate | None) -> None:
         log.info("enroll.settled", device=name, job=result.job, outcome=result.outcome, active=result.active_sha256)
         needs = result.outcome is Outcome.NEEDS_ATTENTION
         self._notices.attention(name, result.error if needs else None)

@@ -40,7 +40,7 @@ class Station(Protocol):
 class Notices(Protocol):
     """Where the daemon says what became of a device's credential. None of these may raise or block."""
 
-    def job(self, action: str, job: Job, document: Document) -> None:
+    def job(self, action: str, job: Job) -> None:
         """A job has begun, advanced, ended, or was settled later."""
 
     def credential(self, device: str, active: Document | None) -> None:

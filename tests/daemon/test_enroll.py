@@ -131,7 +131,7 @@ async def test_the_ca_of_the_store_issues_for_the_key_that_is_put_in(store: Stor
     status, out, err = await store.enroll()
     assert (status, "error E-KEY-ABSENT: " in err, store.simulator.flash.writes) == (5, True, 0), err
     process = await store.start("enroll", "till-3", "--wait-key", "60")
-    await until(lambda: bool(store.daemon.committed("till-3/job")))
+    await until(lambda: any(event["data"]["phase"] == "wait" for event in store.daemon.committed("till-3/job")))
     store.simulator.key_in(ROM)
     async with asyncio.timeout(TIMEOUT_S):
         said, error = await process.communicate()
