@@ -111,7 +111,7 @@ class Enrollments:
 
     async def run(self) -> None:
         """Serve until cancelled; call close() first."""
-        while not await self._opened():
+        while not await self._opened():  # noqa: ASYNC110 - nothing tells when another process lets go
             await asyncio.sleep(AGAIN_S)
         try:
             async with asyncio.TaskGroup() as group:
