@@ -58,6 +58,7 @@ class Firmware:
         self._chunk_bytes = chunk_bytes
         self._upload: tuple[str, int, int] | None = None  # path, where the next chunk goes, size in all
         self._commands: dict[tuple[Op, int, int], Callable[[Fields], Body | Refusal]] = {
+            (Op.READ, OS, 0): self._echo,
             (Op.WRITE, OS, 0): self._echo,
             (Op.READ, OS, 6): self._parameters,
             (Op.READ, OS, 7): self._info,

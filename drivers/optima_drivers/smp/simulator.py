@@ -24,6 +24,7 @@ from optima_drivers.smp.firmware import DIRECTORY, Body, Firmware
 from optima_drivers.smp.memory import Memory, PowerCut
 from optima_drivers.smp.message import Message, Op, Refusal, encode, parse
 
+FROM_END = 6  # where a damaged answer is damaged: in its last line, before characters that mean only a part of a byte
 IN_VERSION_1 = {
     Refusal(3, FILES): 5,
     Refusal(13, FILES): 3,
@@ -131,7 +132,7 @@ class SmpSimulator:
             return b""
         if faults.damaged_answers:
             faults.damaged_answers -= 1
-            return answer[:-3] + bytes([answer[-3] ^ 1]) + answer[-2:]
+            return answer[:-FROM_END] + bytes([answer[-FROM_END] ^ 1]) + answer[1 - FROM_END :]
         if faults.late_answers:
             faults.late_answers -= 1
             self._late += answer
