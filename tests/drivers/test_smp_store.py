@@ -214,6 +214,36 @@ def test_the_simulator_counts_on_like_zephyr_where_an_upload_stopped() -> None:
     assert upload(0, 1, len="x") == {"rc": 3}
 
 
+@pytest.mark.parametrize(
+    ("command", "fields", "answer"),
+    [
+        ((Op.READ, 9, 0), {}, {"rc": 8}),
+        ((Op.READ, 0, 7), {"format": "z"}, {"err": {"group": 0, "rc": 2}}),
+        ((Op.READ, 3, 0), {"name": "other/key"}, {"err": {"group": 3, "rc": 5}}),
+        ((Op.WRITE, 3, 0), {"name": "other/key", "val": b""}, {"err": {"group": 3, "rc": 5}}),
+        ((Op.WRITE, 3, 0), {"name": "optima/serial", "val": b""}, {"err": {"group": 3, "rc": 7}}),
+        ((Op.WRITE, 3, 1), {"name": "optima/a"}, {}),
+        ((Op.WRITE, 3, 2), {}, {}),
+        ((Op.READ, 8, 2), {"name": FILES[0], "type": "md5"}, {"err": {"group": 8, "rc": 13}}),
+        ((Op.READ, 8, 2), {"name": FILES[0], "off": 15}, {"err": {"group": 8, "rc": 12}}),
+        ((Op.READ, 8, 2), {"name": FILES[1]}, {"err": {"group": 8, "rc": 16}}),
+        (
+            (Op.READ, 8, 2),
+            {"name": FILES[0], "off": 4, "len": 4},
+            {"type": "crc32", "len": 4, "output": 0x0CAA206B, "off": 4},
+        ),
+        ((Op.READ, 8, 3), {}, {"types": {"crc32": {"format": 0, "size": 4}, "sha256": {"format": 1, "size": 32}}}),
+        ((Op.READ, 8, 0), {"name": FILES[0], "off": 4}, {"off": 4, "data": OLD[4:]}),
+    ],
+)
+def test_the_simulator_answers_like_zephyr(
+    command: tuple[Op, int, int], fields: dict[str, object], answer: dict[str, object]
+) -> None:
+    simulator = SmpSimulator()
+    simulator.memory.image.files = {FILES[0]: OLD, FILES[1]: b""}
+    assert answered(simulator, Message(*command, 1, fields)) == answer
+
+
 def test_the_simulator_answers_nothing_but_requests_that_fit_its_buffer() -> None:
     simulator = SmpSimulator()
     assert simulator.receive(framed(bytes(381)) + framed(b"short") + b"\x04\x14\n") == b""
