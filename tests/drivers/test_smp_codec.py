@@ -6,7 +6,7 @@ import binascii
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optima_bridge.errors import FrameError
@@ -15,6 +15,7 @@ from optima_drivers.smp.commands import Downloaded, Hashed
 from optima_drivers.smp.framing import MAX_FRAME_BYTES, MAX_LINE_BYTES, Decoder, encode
 from optima_drivers.smp.message import Message, Op, Refusal, parse, read
 
+unhurried = settings(deadline=None)  # a busy machine is no failure
 PARAMETERS = bytes.fromhex("06 09 41 41 73 49 41 41 41 42 41 41 41 41 42 71 42 7a 45 77 3d 3d 0a")
 ASKED = Message(Op.READ, 0, 6, 0, {})
 """The question of the transport specification's example."""
@@ -109,6 +110,7 @@ def test_a_line_that_is_too_long_is_read_the_same_wherever_it_is_cut() -> None:
     assert results(line) == results(*(line[at : at + 100] for at in range(0, len(line), 100))) == [SHORT]
 
 
+@unhurried
 @given(st.lists(st.binary(max_size=300), max_size=4), st.integers(1, 200), st.data())
 def test_damaged_streams_give_the_same_in_any_chunks(
     messages: list[bytes], chunk_bytes: int, data: st.DataObject
@@ -153,11 +155,13 @@ def test_what_is_no_message_is_refused(data: str, kind: str) -> None:
     assert caught.value.kind == kind
 
 
+@unhurried
 @given(st.binary(max_size=80))
 def test_any_body_is_a_message_or_a_frame_error(body: bytes) -> None:
     expect_only_frame_errors(body)
 
 
+@unhurried
 @given(st.data())
 def test_any_damaged_answer_is_read_or_a_frame_error(data: st.DataObject) -> None:
     fields = {"off": 0, "data": bytes(20), "len": 2048, "err": {"group": 8, "rc": 3}}

@@ -57,9 +57,8 @@ class SmpStore:
         if not len(NOTHING) < size_bytes <= most_bytes:
             raise SlotError(f"a slot takes {len(NOTHING) + 1} to {most_bytes} bytes, the certificate has {size_bytes}")
         pointer = await self._refuse_active(slot)
-        if (
-            pointer is not None and pointer.slot == slot
-        ):  # its file was damaged; the new one is not active before activate()
+        if pointer is not None and pointer.slot == slot:
+            # Its file was damaged; the new one must not be active before activate().
             await self._keep(ACTIVE, Pointer(NO_SLOT, pointer.generation).encode())
         await self._device.upload(self._file(slot), certificate, progress)
         await self._keep(layout.digest_key(slot), hashlib.sha256(certificate).digest())
