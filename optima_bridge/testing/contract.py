@@ -25,7 +25,7 @@ class Declared:
 
     def bench(self) -> Bench:
         """A fresh driver and simulator."""
-        return Bench(self.case)
+        return Bench(self.case) if self.case.join else ByteBench(self.case)
 
     def test_info_is_complete(self) -> None:
         info = self.case.driver.info
