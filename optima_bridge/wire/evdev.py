@@ -21,6 +21,7 @@ from optima_bridge.errors import FrameError
 
 EV_SYN, EV_KEY, EV_MSC = 0, 1, 4
 SYN_REPORT, SYN_DROPPED = 0, 3
+MSC_SCAN = 4
 RELEASED, PRESSED, REPEATED = 0, 1, 2
 
 _record = struct.Struct("@llHHi")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 PASSED_OVER = frozenset({42, 54, 58})  # LEFTSHIFT, RIGHTSHIFT, CAPSLOCK
+NOBODY_TYPES = frozenset(range(183, 195))  # F13 … F24
 
 
 def _row(first: int, names: str) -> dict[str, int]:

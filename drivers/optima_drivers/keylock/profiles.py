@@ -17,6 +17,7 @@ from optima_drivers.keylock.turning import LOCK, NORM, SUPR
 
 MAX_POSITIONS = 16
 Text = Annotated[str, StringConstraints(pattern=r"^[ -~]+$", max_length=32)]
+KeyNames = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]+( [A-Z0-9]+)*$", max_length=100)]
 
 
 class Position(BaseModel):
@@ -31,7 +32,7 @@ class Position(BaseModel):
 class TypedPosition(Position):
     """A position that the keyboard types."""
 
-    keys: Text = Field(description="keys by their Linux names, with a blank between: K L 2, or F13")
+    keys: KeyNames = Field(description="keys by their Linux names, with a blank between: K L 2, or F13")
 
 
 class ReportedPosition(Position):

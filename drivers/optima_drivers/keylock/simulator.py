@@ -11,11 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from optima_bridge.wire.evdev import EV_KEY, EV_MSC, EV_SYN, PRESSED, RELEASED, SYN_REPORT, InputEvent, encode
+from optima_bridge.wire.evdev import EV_KEY, EV_MSC, EV_SYN, MSC_SCAN, PRESSED, RELEASED, SYN_REPORT, InputEvent, encode
 from optima_drivers.keylock.keys import KEYS
 from optima_drivers.keylock.profiles import REPORTED, TEXT, TYPED
 
-MSC_SCAN = 4
 NCR_DESCRIPTOR = bytes.fromhex("068fff0901a101850505091901290415002501750195048102750495018103c0")
 NCR_REPORT_ID = 5
 

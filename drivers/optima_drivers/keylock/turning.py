@@ -41,13 +41,11 @@ class Turning:
         self._candidate: int | None = None
         self._found = False
         self._reads = 0
-        self._since_ns = 0
+        self._due_ns = 0
 
     def deadline_ns(self) -> int | None:
         """When `expire` must be called at the latest; None while nothing is pending."""
-        if self._candidate is None or self._reads < self._reads_to_grant:
-            return None
-        return self._since_ns + self._settle_ns
+        return None if self._candidate is None or self._reads < self._reads_to_grant else self._due_ns
 
     def expire(self, now_ns: int) -> list[Turn]:
         """Let silence speak."""
@@ -60,15 +58,21 @@ class Turning:
     def heard(self, code: int, now_ns: int, *, found: bool = False) -> list[Turn]:
         """Take one position that the device tells, `found` by asking; returns what was decided, in order."""
         turns = self.expire(now_ns)
-        if self.position is not None and self.position >= SUPR and code != self.position:
-            turns += self._become(code if code < SUPR else BETWEEN, now_ns)
         if code == self.position:
             self._candidate = None
             return turns
         if code != self._candidate:
-            self._candidate, self._since_ns, self._reads, self._found = code, now_ns, 0, found
+            self._candidate, self._found, self._reads = code, found, 0
+            self._due_ns = now_ns + self._settle_ns
         self._reads += 1
-        return turns + self.expire(now_ns)
+        if self._reads == self._reads_to_grant:
+            self._due_ns = max(self._due_ns, now_ns)
+        turns += self.expire(now_ns)
+        if self.position is not None and self.position >= SUPR and self.position != code:
+            turns += self._become(code if code < SUPR else BETWEEN, now_ns)
+            if self.position == code:
+                self._candidate = None
+        return turns
 
     def disturbed(self, now_ns: int, *, lost: bool) -> list[Turn]:
         """Take something that makes no sense, so that nothing is pending any more; `lost`: other positions may be missing."""

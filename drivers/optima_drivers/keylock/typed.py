@@ -13,10 +13,12 @@ from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.link import InputLink
 from optima_bridge.model import Capability, DeviceIdentity, Maturity
 from optima_drivers.keylock.driver import NS_PER_MS, KeylockDriver, distinct
-from optima_drivers.keylock.keys import KEYS
+from optima_drivers.keylock.keys import KEYS, NOBODY_TYPES
 from optima_drivers.keylock.profiles import MAX_POSITIONS, TYPED, TypedPosition
 from optima_drivers.keylock.sequences import Keys, SequenceDecoder
 from optima_drivers.keylock.turning import Turning
+
+TYPED_BY_CHANCE = 3  # keys; two are often typed within `gap_ms` while the fingers roll
 
 
 class TypedKeylockSettings(DriverSettings):
@@ -53,6 +55,9 @@ class TypedKeylockSettings(DriverSettings):
             raise ValueError("profile generic needs positions")
         if profile is not None and profile.whole_keyboard and self.only_keylock:
             raise ValueError(f"{self.profile} is a whole keyboard: with only_keylock nobody could type any more")
+        for position in () if self.only_keylock else self.positions:
+            if len(keys := _keys(position)) < TYPED_BY_CHANCE and NOBODY_TYPES.isdisjoint(keys):
+                raise ValueError(f"people type {position.keys} too: give three keys or more, or one of F13 to F24")
         return self
 
 
