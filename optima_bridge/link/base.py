@@ -105,7 +105,9 @@ async def open_link(port: str, serial_format: SerialFormat) -> Link:
     opener = OPENERS.get(scheme_of(port))
     if opener is None:
         raise LinkNotFound(
-            f"{port!r} is not a port", cause="a port is an absolute path, or memory:NAME in tests", port=port
+            f"{port!r} is not a port",
+            cause="a port is an absolute path, evdev:PATH, hidraw:PATH, or memory:NAME in tests",
+            port=port,
         )
     return await opener(port, serial_format)
 
@@ -127,13 +129,13 @@ async def _open_serial(port: str, serial_format: SerialFormat) -> ByteLink:
 async def _open_evdev(port: str, _: SerialFormat) -> Link:
     from optima_bridge.link.evdev import EvdevLink
 
-    return EvdevLink.open(device_path(port) or port)
+    return EvdevLink.open(port)
 
 
 async def _open_hidraw(port: str, _: SerialFormat) -> Link:
     from optima_bridge.link.hidraw import HidrawLink
 
-    return HidrawLink.open(device_path(port) or port)
+    return HidrawLink.open(port)
 
 
 async def _open_memory(port: str, _: SerialFormat) -> ByteLink:

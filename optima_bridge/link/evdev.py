@@ -29,16 +29,16 @@ class EvdevLink(FdLink):
     _grabbed = False
 
     @classmethod
-    def open(cls, path: str) -> EvdevLink:
-        """Open the node `path`.
+    def open(cls, port: str) -> EvdevLink:
+        """Open the node behind ``evdev:``.
 
         Raises:
             LinkNotFound, LinkPermission, LinkError: why it cannot be opened.
         """
-        with opening(path, "an input device") as fd:
+        with opening(port, "an input device") as fd:
             identity = DeviceIdentity(ask_text(fd, "E", NAME), ask_text(fd, "E", UNIQ, needed=False))
             fcntl.ioctl(fd, EVIOCSCLOCKID, struct.pack("@i", time.CLOCK_MONOTONIC))
-            return cls(fd, path, identity)
+            return cls(fd, port, identity)
 
     def grab(self) -> None:
         if self._error:

@@ -37,20 +37,20 @@ class HidrawLink(FdLink):
         self._asker = ThreadPoolExecutor(1, "hidraw")  # its thread starts with the first question
 
     @classmethod
-    def open(cls, path: str) -> HidrawLink:
-        """Open the node `path`.
+    def open(cls, port: str) -> HidrawLink:
+        """Open the node behind ``hidraw:``.
 
         Raises:
             LinkNotFound, LinkPermission, LinkError: why it cannot be opened.
         """
-        with opening(path, "a hidraw device") as fd:
+        with opening(port, "a hidraw device") as fd:
             size = bytearray(4)
             fcntl.ioctl(fd, HIDIOCGRDESCSIZE, size)
             descriptor = size + bytes(DESCRIPTOR_BYTES)
             fcntl.ioctl(fd, HIDIOCGRDESC, descriptor)
             [size_bytes] = struct.unpack("@I", size)
             identity = DeviceIdentity(ask_text(fd, "H", NAME), ask_text(fd, "H", UNIQ, needed=False))
-            return cls(fd, path, identity, descriptor=bytes(descriptor[4 : 4 + size_bytes]))
+            return cls(fd, port, identity, descriptor=bytes(descriptor[4 : 4 + size_bytes]))
 
     async def ask(self, report_id: int, size_bytes: int) -> bytes | None:
         if self._error:

@@ -99,7 +99,8 @@ class FdLink:
                 while (record := self._next()) is None:
                     await self._readable()
         except TimeoutError as error:
-            raise LinkTimeout(f"{self._name}: nothing came within {timeout_s} s") from error
+            if (record := self._next()) is None:  # where both happened, a record is no silence
+                raise LinkTimeout(f"{self._name}: nothing came within {timeout_s} s") from error
         return record
 
     def discard_input(self) -> int:
@@ -159,12 +160,13 @@ class FdLink:
 
 
 @contextmanager
-def opening(path: str, kind: str) -> Iterator[int]:
-    """A file descriptor for reading and asking only; closed again where it does not answer like `kind`.
+def opening(port: str, kind: str) -> Iterator[int]:
+    """A file descriptor of the node that `port` names, for reading and asking only; closed again where it is not `kind`.
 
     Raises:
         LinkNotFound, LinkPermission, LinkError: why there is none.
     """
+    path = port.partition(":")[2]
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:

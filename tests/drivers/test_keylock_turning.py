@@ -31,7 +31,17 @@ def play(script: Script, turning: Turning | None = None, end_ms: int = 10_000) -
 def test_a_position_counts_when_it_has_lasted() -> None:
     assert play([(0, LOCK)]) == [(LOCK, 80)]
     assert play([(0, LOCK), (79, NORM)]) == [(NORM, 159)]
-    assert play([(0, LOCK), (80, NORM)]) == [(LOCK, 80), (NORM, 160)]
+    assert play([(0, LOCK), (81, NORM)]) == [(LOCK, 80), (NORM, 161)]
+
+
+def test_a_position_that_is_contradicted_before_anybody_saw_its_time_pass_does_not_count() -> None:
+    late = Turning(SETTLE_MS)
+    assert [late.heard(SUPR, 0), late.heard(LOCK, 500), late.expire(500), late.expire(580)] == [
+        [],
+        [],
+        [],
+        [Turn(LOCK, 580)],
+    ]
 
 
 def test_a_position_told_again_lasts_from_its_first_time_and_counts_once() -> None:
@@ -84,8 +94,8 @@ def test_a_lock_that_is_asked_must_answer_twice_and_loses_at_the_first_other_ans
 
 def test_nonsense_cancels_what_is_pending_and_leaves_the_position() -> None:
     turning = Turning(SETTLE_MS)
-    assert turning.heard(LOCK, 0) == []
-    assert turning.disturbed(80, lost=False) == [Turn(LOCK, 80)]
+    turning.heard(LOCK, 0)
+    assert turning.expire(80) == [Turn(LOCK, 80)]
     assert turning.heard(SUPR, 100) == []
     assert turning.disturbed(110, lost=False) == []
     assert turning.deadline_ns() is None

@@ -133,9 +133,16 @@ def test_noise_is_refused_or_read(descriptor: bytes, report: bytes) -> None:
     read(descriptor, report)
 
 
-@pytest.mark.parametrize("descriptor", [NCR, KEYBOARD])
-def test_every_cut_and_every_changed_byte_is_refused_or_read(descriptor: bytes) -> None:
-    for place in range(len(descriptor)):
-        read(descriptor[:place], b"\x05\x01")
+def test_every_cut_and_every_changed_byte_is_refused_or_read() -> None:
+    for place in range(len(NCR)):
+        read(NCR[:place], b"\x05\x01")
         for byte in range(256):
-            read(descriptor[:place] + bytes([byte]) + descriptor[place + 1 :], bytes(8))
+            read(NCR[:place] + bytes([byte]) + NCR[place + 1 :], b"\x05\x01")
+
+
+@given(st.lists(st.tuples(st.integers(0, len(KEYBOARD) - 1), st.integers(0, 255)), max_size=4), st.binary(max_size=9))
+def test_a_damaged_keyboard_is_refused_or_read(damage: list[tuple[int, int]], report: bytes) -> None:
+    descriptor = bytearray(KEYBOARD)
+    for place, byte in damage:
+        descriptor[place] = byte
+    read(bytes(descriptor), report)

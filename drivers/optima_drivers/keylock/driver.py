@@ -53,10 +53,9 @@ class KeylockDriver:
                 yield self._news(self._turns.pop(0))
             await self._before_read()
             try:
-                record = await self._link.read(self._patience_s())
+                self._take(await self._link.read(self._patience_s()))
             except LinkTimeout:
-                record = b""
-            self._take(record)
+                self._turns += self._turning.expire(self._link.clock_ns())
 
     async def _before_read(self) -> None:
         """What else there is to do."""
@@ -70,10 +69,9 @@ class KeylockDriver:
         return None if deadline_ns is None else max(0, deadline_ns - self._link.clock_ns()) / NS_PER_S
 
     def _take(self, record: bytes, *, found: bool = False) -> None:
-        """Decide what a record means that has come now; an empty one is silence."""
+        """Decide what a record means that has come now."""
         now_ns = self._link.clock_ns()
-        self._turns += self._turning.expire(now_ns)
-        for result in self._decode(record) if record else ():
+        for result in self._decode(record):
             if isinstance(result, FrameError):
                 self._counters[f"frames_bad_{result.kind}"] += 1
                 self._turns += self._turning.disturbed(now_ns, lost=result.kind == "overrun")

@@ -48,7 +48,7 @@ class Turning:
         return None if self._candidate is None or self._reads < self._reads_to_grant else self._due_ns
 
     def expire(self, now_ns: int) -> list[Turn]:
-        """Let silence speak."""
+        """Let silence speak. Only silence may: what waits to be heard might contradict."""
         deadline_ns = self.deadline_ns()
         if deadline_ns is None or now_ns < deadline_ns:
             return []
@@ -57,17 +57,16 @@ class Turning:
 
     def heard(self, code: int, now_ns: int, *, found: bool = False) -> list[Turn]:
         """Take one position that the device tells, `found` by asking; returns what was decided, in order."""
-        turns = self.expire(now_ns)
         if code == self.position:
             self._candidate = None
-            return turns
+            return []
         if code != self._candidate:
             self._candidate, self._found, self._reads = code, found, 0
             self._due_ns = now_ns + self._settle_ns
         self._reads += 1
         if self._reads == self._reads_to_grant:
             self._due_ns = max(self._due_ns, now_ns)
-        turns += self.expire(now_ns)
+        turns = self.expire(now_ns)
         if self.position is not None and self.position >= SUPR and self.position != code:
             turns += self._become(code if code < SUPR else BETWEEN, now_ns)
             if self.position == code:
@@ -76,9 +75,8 @@ class Turning:
 
     def disturbed(self, now_ns: int, *, lost: bool) -> list[Turn]:
         """Take something that makes no sense, so that nothing is pending any more; `lost`: other positions may be missing."""
-        turns = self.expire(now_ns)
         self._candidate = None
-        return turns + (self._become(None, now_ns, found=True) if lost else [])
+        return self._become(None, now_ns, found=True) if lost else []
 
     def _become(self, position: int | None, at_ns: int, found: bool = False) -> list[Turn]:
         if position == self.position:
