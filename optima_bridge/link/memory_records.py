@@ -43,7 +43,8 @@ class MemoryRecordLink:
                 async with asyncio.timeout(timeout_s):
                     await self._peer.came.wait()
             except TimeoutError as error:
-                raise LinkTimeout(f"{self.name}: nothing came within {timeout_s} s") from error
+                if not waiting:
+                    raise LinkTimeout(f"{self.name}: nothing came within {timeout_s} s") from error
             finally:
                 self._peer.starving.clear()
         return waiting.popleft()

@@ -176,6 +176,19 @@ async def test_what_was_decided_at_the_start_is_told_first_even_without_settling
     assert await anext(driver.events()) == Observation(Subject.KEYLOCK, SUPERVISOR)
 
 
+def test_reports_that_waited_together_grant_nothing_that_the_last_one_denies() -> None:
+    async def main() -> Event | Observation:
+        link, peer = memory_records(descriptor=NCR_DESCRIPTOR, clock_ns=virtual_loop().clock_ns)
+        driver = HidKeylockDriver(link, NCR)
+        await driver.start()
+        for report in (b"\x05\x04", b"\x05\x08", b"\x05\x02"):
+            peer.feed(report)
+        return await anext(driver.events())
+
+    event = run(main())
+    assert event.state == LOCKED
+
+
 @pytest.mark.parametrize(
     ("descriptor", "error"),
     [(b"", RemoteProtocolError), (NCR_DESCRIPTOR.replace(b"\x29\x04", b"\x29\x03"), RemoteProtocolError), (b"\xc0", FrameError)],

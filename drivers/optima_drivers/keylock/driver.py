@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from typing import Generic, TypeVar
 
 from optima_bridge.errors import FrameError, LinkTimeout
+from optima_bridge.link import ByteLink, RecordLink
 from optima_bridge.model import Data, Event, KeylockPosition, Observation, Subject
 from optima_drivers.keylock.profiles import Position
 from optima_drivers.keylock.turning import SUPR, Turn, Turning
@@ -15,18 +16,15 @@ NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 
 
-def distinct(values: Sequence[object], what: str) -> None:
-    """Raises ValueError: two positions of the configuration have the same `what`."""
-    if len(set(values)) < len(values):
-        raise ValueError(f"two positions have the same {what}")
+LinkT = TypeVar("LinkT", bound="ByteLink | RecordLink")
 
 
-class KeylockDriver:
+class KeylockDriver(Generic[LinkT]):
     """One lock; `decode` gives the positions that a record of its link tells."""
 
     def __init__(
         self,
-        link: Any,
+        link: LinkT,
         positions: Iterable[Position],
         decode: Callable[[bytes], list[int | FrameError]],
         turning: Turning,

@@ -17,8 +17,8 @@ from optima_bridge.errors import FrameError, RemoteProtocolError
 from optima_bridge.link import ReportLink
 from optima_bridge.model import Capability, DeviceIdentity, Maturity
 from optima_bridge.wire.hid import BUTTON_PAGE, InputReports, parse
-from optima_drivers.keylock.driver import NS_PER_MS, KeylockDriver, distinct
-from optima_drivers.keylock.profiles import MAX_POSITIONS, REPORTED, ReportedPosition, ReportProfile
+from optima_drivers.keylock.driver import NS_PER_MS, KeylockDriver
+from optima_drivers.keylock.profiles import MAX_POSITIONS, REPORTED, ReportedPosition, ReportProfile, distinct
 from optima_drivers.keylock.turning import BETWEEN, Turning
 
 
@@ -55,7 +55,7 @@ class HidKeylockSettings(DriverSettings):
         return self
 
 
-class HidKeylockDriver(KeylockDriver):
+class HidKeylockDriver(KeylockDriver[ReportLink]):
     """A lock on a hidraw device."""
 
     info: ClassVar[DriverInfo] = DriverInfo(
@@ -102,8 +102,7 @@ class HidKeylockDriver(KeylockDriver):
             report = await self._link.ask(report_id, (self._reports.size_bits[report_id] + 7) // 8)
             if report and self._positions(report) != [BETWEEN]:  # zeros are what a lazy device answers
                 self._take(report, found=True)
-        identity: DeviceIdentity = self._link.identity
-        return identity
+        return self._link.identity
 
     def _positions(self, report: bytes) -> list[int | FrameError]:
         try:

@@ -7,7 +7,7 @@ Sources: NCR RealPOS 5953 USB DynaKey manual; Posiflex KB-6600 manual, "answer b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -45,6 +45,12 @@ class TextPosition(Position):
     """A position that is a line of text."""
 
     text: Text = Field(description="the whole line, without its end")
+
+
+def distinct(values: Sequence[object], what: str) -> None:
+    """Raises ValueError: two positions have the same `what`."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"two positions have the same {what}")
 
 
 class TypedProfile(msgspec.Struct, frozen=True):

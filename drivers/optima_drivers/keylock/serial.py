@@ -21,8 +21,8 @@ from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.errors import FrameError, FrameTooLong, LinkTimeout
 from optima_bridge.link import ByteLink, SerialFormat
 from optima_bridge.model import Capability, DeviceIdentity, Maturity
-from optima_drivers.keylock.driver import NS_PER_MS, KeylockDriver, distinct
-from optima_drivers.keylock.profiles import MAX_POSITIONS, TEXT, TextPosition, TextProfile
+from optima_drivers.keylock.driver import NS_PER_MS, KeylockDriver
+from optima_drivers.keylock.profiles import MAX_POSITIONS, TEXT, TextPosition, TextProfile, distinct
 from optima_drivers.keylock.turning import Turning
 
 MAX_UNANSWERED = 3
@@ -82,7 +82,7 @@ class SerialKeylockSettings(DriverSettings):
         return self
 
 
-class SerialKeylockDriver(KeylockDriver):
+class SerialKeylockDriver(KeylockDriver[ByteLink]):
     """A lock on a serial line."""
 
     info: ClassVar[DriverInfo] = DriverInfo(

@@ -12,9 +12,9 @@ from pydantic import Field, field_validator, model_validator
 from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.link import InputLink
 from optima_bridge.model import Capability, DeviceIdentity, Maturity
-from optima_drivers.keylock.driver import NS_PER_MS, KeylockDriver, distinct
+from optima_drivers.keylock.driver import NS_PER_MS, KeylockDriver
 from optima_drivers.keylock.keys import KEYS, NOBODY_TYPES
-from optima_drivers.keylock.profiles import MAX_POSITIONS, TYPED, TypedPosition
+from optima_drivers.keylock.profiles import MAX_POSITIONS, TYPED, TypedPosition, distinct
 from optima_drivers.keylock.sequences import Keys, SequenceDecoder
 from optima_drivers.keylock.turning import Turning
 
@@ -61,7 +61,7 @@ class TypedKeylockSettings(DriverSettings):
         return self
 
 
-class TypedKeylockDriver(KeylockDriver):
+class TypedKeylockDriver(KeylockDriver[InputLink]):
     """A lock on an input device."""
 
     info: ClassVar[DriverInfo] = DriverInfo(
@@ -87,8 +87,7 @@ class TypedKeylockDriver(KeylockDriver):
         if self._only_keylock:
             self._link.grab()
         self._link.discard_input()  # what was typed before is late
-        identity: DeviceIdentity = self._link.identity
-        return identity
+        return self._link.identity
 
 
 def _keys(position: TypedPosition) -> Keys:
