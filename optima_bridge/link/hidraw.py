@@ -20,7 +20,6 @@ DESCRIPTOR_BYTES = 4096
 NAME, UNIQ = 0x04, 0x08
 HIDIOCGRDESCSIZE = ioc_read("H", 0x01, 4)
 HIDIOCGRDESC = ioc_read("H", 0x02, 4 + DESCRIPTOR_BYTES)
-GONE = (errno.ENODEV, errno.EIO)
 
 
 def hidiocginput(size_bytes: int) -> int:
@@ -61,9 +60,9 @@ class HidrawLink(FdLink):
         try:
             return await asyncio.wrap_future(asked)
         except OSError as error:
-            if error.errno in GONE:
+            if error.errno == errno.ENODEV:
                 raise self._lose(error) from error
-            return None
+            return None  # EIO, EPIPE, ETIMEDOUT: the device refuses; EINVAL, ENOTTY: the kernel knows no such question
 
     def close(self) -> None:
         super().close()

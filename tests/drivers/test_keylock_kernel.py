@@ -162,7 +162,9 @@ async def test_a_keylock_reports_as_a_hid_device_of_the_kernel_and_tells_where_i
         assert event.state == {"position": "supervisor", "position_code": 3}
         device.unplug()
         with pytest.raises(LinkLost):
-            await anext(events)
+            await (link.ask(5, 1) if tells else anext(events))
+        with pytest.raises(LinkLost):
+            await link.read()
         link.close()
 
 
