@@ -57,18 +57,19 @@ class Subject(StrEnum):
 
 
 class KeylockPosition(StrEnum):
-    """Keylock positions with UnifiedPOS names; ``position_code`` is 1, 2, 3 and 0 for the others."""
+    """Keylock positions; ``position_code`` beside them is the UnifiedPOS number, which tells the specific ones apart."""
 
     LOCKED = "locked"
     NORMAL = "normal"
     SUPERVISOR = "supervisor"
+    SPECIFIC = "specific"
     BETWEEN = "between"
     UNKNOWN = "unknown"
 
-    @property
-    def code(self) -> int:
-        """UnifiedPOS number: LOCK 1, NORM 2, SUPR 3; 0 where the lock is not in a position."""
-        return {"locked": 1, "normal": 2, "supervisor": 3}.get(self.value, 0)
+    @classmethod
+    def of(cls, code: int) -> KeylockPosition:
+        """The position of a UnifiedPOS number: LOCK 1, NORM 2, SUPR 3, from 4 on the model's own; 0 is between two."""
+        return (cls.BETWEEN, cls.LOCKED, cls.NORMAL, cls.SUPERVISOR, cls.SPECIFIC)[min(code, 4)]
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

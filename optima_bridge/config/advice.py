@@ -10,7 +10,17 @@ from optima_bridge.config.locate import Path
 from optima_bridge.config.model import Config
 from optima_bridge.config.problems import Problem, dotted, shortened
 
-_COUNTED_PORT = re.compile(r"/dev/tty(?:USB|ACM)\d+")
+_COUNTED_PORTS = {
+    re.compile(
+        r"/dev/tty(?:USB|ACM)\d+"
+    ): "adapter after replugging; use its path under /dev/serial/by-id/ or by-path/",
+    re.compile(
+        r"evdev:/dev/input/event\d+"
+    ): "device after replugging; use its path under /dev/input/by-id/ or by-path/",
+    re.compile(
+        r"hidraw:/dev/hidraw\d+"
+    ): "device after replugging; have a udev rule give it a name of its own (SYMLINK)",
+}
 
 
 def advise(config: Config, merged: Merged) -> Iterator[Problem]:
@@ -24,9 +34,9 @@ def advise(config: Config, merged: Merged) -> Iterator[Problem]:
         what = "another machine without TLS: everybody on the way can read and forge events; add [mqtt.tls]"
         yield warning(("mqtt", "host"), what, config.mqtt.host)
     for name, device in config.devices.items():
-        if _COUNTED_PORT.fullmatch(device.port):
-            what = "may be another adapter after replugging; use its path under /dev/serial/by-id/ or by-path/"
-            yield warning(("devices", name, "port"), what, device.port)
+        for counted, what in _COUNTED_PORTS.items():
+            if counted.fullmatch(device.port):
+                yield warning(("devices", name, "port"), f"may be another {what}", device.port)
     if not any(device.enabled for device in config.devices.values()):
         yield warning(("devices",), "no device is configured and enabled, so nothing is mirrored")
 

@@ -157,7 +157,9 @@ class Device(Table):
     """The keys that every device has; its driver's own keys stand in the same table and end up in `settings`."""
 
     driver: Name = Field(description="Name of an installed driver: bridge drivers list.")
-    port: Port = Field(description="Path under /dev/serial/by-id/ or by-path/; these survive replugging.")
+    port: Port = Field(
+        description="Path under /dev/serial/by-id/ or by-path/, which survive replugging; evdev:PATH, hidraw:PATH."
+    )
     label: str = Field(default="", description="What people at the store call it.")
     enabled: bool = Field(default=True, description="false: leave its port alone.")
 

@@ -2,5 +2,22 @@
 
 from optima_bridge.link.base import ByteLink, Link, SerialFormat, open_byte_link, open_link
 from optima_bridge.link.memory import MemoryLink, MemoryPeer, memory_pair
+from optima_bridge.link.memory_records import MemoryRecordLink, RecordPeer, memory_records
+from optima_bridge.link.records import InputLink, RecordLink, ReportLink
 
-__all__ = ["ByteLink", "Link", "MemoryLink", "MemoryPeer", "SerialFormat", "memory_pair", "open_byte_link", "open_link"]
+__all__ = [
+    "ByteLink",
+    "InputLink",
+    "Link",
+    "MemoryLink",
+    "MemoryPeer",
+    "MemoryRecordLink",
+    "RecordLink",
+    "RecordPeer",
+    "ReportLink",
+    "SerialFormat",
+    "memory_pair",
+    "memory_records",
+    "open_byte_link",
+    "open_link",
+]

@@ -1,7 +1,9 @@
 """What every link offers, and the one place that turns a configured port into an open link.
 
-    /dev/serial/by-id/…     serial      a byte pipe through pyserial
-    memory:NAME             memory      a byte pipe in this process; tests and simulators
+    /dev/serial/by-id/…             serial      a byte pipe through pyserial
+    evdev:/dev/input/by-id/…        evdev       key presses of an input device
+    hidraw:/dev/…                   hidraw      reports of a HID device
+    memory:NAME                     memory      a byte pipe in this process; tests and simulators
 
 What stands before the colon is the port's *scheme*; a driver declares those it works on. A new kind of link is a module
 here and a line in OPENERS.
@@ -10,13 +12,14 @@ here and a line in OPENERS.
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
 
-from optima_bridge.errors import LinkBusy, LinkNotFound
+from optima_bridge.errors import LinkBusy, LinkError, LinkNotFound, LinkPermission
 
 
 class SerialFormat(msgspec.Struct, frozen=True):
@@ -74,15 +77,19 @@ class ByteLink(Link, Protocol):
 
 
 def scheme_of(port: str) -> str:
-    """The kind of link that a port names; a path is ``serial``."""
+    """The kind of link that a port names; a path is ``serial``. Empty: it names none."""
     if port.startswith("/"):
         return "serial"
-    return found[1] if (found := SCHEME.match(port)) else ""
+    scheme = found[1] if (found := SCHEME.match(port)) else ""
+    return "" if scheme in NODE_SCHEMES and device_path(port) is None else scheme
 
 
 def device_path(port: str) -> str | None:
     """The path that exists while the device is plugged in; None where the port is not a path."""
-    return port if port.startswith("/") else None
+    scheme, _, path = port.partition(":")
+    if scheme not in NODE_SCHEMES:
+        path = port
+    return path if path.startswith("/") else None
 
 
 async def open_link(port: str, serial_format: SerialFormat) -> Link:
@@ -98,7 +105,9 @@ async def open_link(port: str, serial_format: SerialFormat) -> Link:
     opener = OPENERS.get(scheme_of(port))
     if opener is None:
         raise LinkNotFound(
-            f"{port!r} is not a port", cause="a port is an absolute path, or memory:NAME in tests", port=port
+            f"{port!r} is not a port",
+            cause="a port is an absolute path, evdev:PATH, hidraw:PATH, or memory:NAME in tests",
+            port=port,
         )
     return await opener(port, serial_format)
 
@@ -117,16 +126,47 @@ async def _open_serial(port: str, serial_format: SerialFormat) -> ByteLink:
         raise await asyncio.to_thread(name_holder, port, error) from error
 
 
+async def _open_evdev(port: str, _: SerialFormat) -> Link:
+    from optima_bridge.link.evdev import EvdevLink
+
+    return EvdevLink.open(port)
+
+
+async def _open_hidraw(port: str, _: SerialFormat) -> Link:
+    from optima_bridge.link.hidraw import HidrawLink
+
+    return HidrawLink.open(port)
+
+
 async def _open_memory(port: str, _: SerialFormat) -> ByteLink:
     from optima_bridge.link.memory import take
 
     return take(port)
 
 
+def why_not_opened(path: str, number: int | None, text: str) -> LinkError:
+    """The error for what open(2) said; `number` is its errno."""
+    if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO):
+        return LinkNotFound(f"{path} does not exist now", port=path)
+    if number in (errno.EACCES, errno.EPERM):
+        return LinkPermission(
+            f"{path} may not be opened by this user", next_step=f"see who owns it: ls -lL {path}", port=path
+        )
+    if number in (errno.EBUSY, errno.EAGAIN):
+        return LinkBusy(f"{path} is held by another program", port=path)
+    return LinkError(f"{path} cannot be opened: {text}", port=path)
+
+
 SCHEME = re.compile(r"([a-z][a-z0-9]*):")
+NODE_SCHEMES = frozenset({"evdev", "hidraw"})
+"""Those whose port is a path behind the colon."""
 BYTE_OPENERS: dict[str, Callable[[str, SerialFormat], Awaitable[ByteLink]]] = {
     "serial": _open_serial,
     "memory": _open_memory,
 }
-OPENERS: dict[str, Callable[[str, SerialFormat], Awaitable[Link]]] = {**BYTE_OPENERS}
+OPENERS: dict[str, Callable[[str, SerialFormat], Awaitable[Link]]] = {
+    **BYTE_OPENERS,
+    "evdev": _open_evdev,
+    "hidraw": _open_hidraw,
+}
 """By scheme; each imports what it needs only when it is used."""

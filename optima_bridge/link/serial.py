@@ -13,8 +13,8 @@ from pathlib import Path
 
 import serial
 
-from optima_bridge.errors import LinkBusy, LinkError, LinkLost, LinkNotFound, LinkPermission, LinkTimeout
-from optima_bridge.link.base import SerialFormat
+from optima_bridge.errors import LinkBusy, LinkError, LinkLost, LinkTimeout
+from optima_bridge.link.base import SerialFormat, why_not_opened
 
 MAX_READ_BYTES = 4096
 MAX_BUFFER_BYTES = 65536
@@ -208,14 +208,8 @@ def _explain(path: str, error: Exception) -> LinkError:
     if number is None and isinstance(error.__context__, termios.error):
         number = error.__context__.args[0]  # pyserial keeps it only in its text
     text = str(error)
-    if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO):
-        return LinkNotFound(f"{path} does not exist now", port=path)
-    if number in (errno.EACCES, errno.EPERM):
-        return LinkPermission(
-            f"{path} may not be opened by this user", next_step=f"see who owns it: ls -lL {path}", port=path
-        )
-    if number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "exclusively lock" in text:
-        return LinkBusy(f"{path} is held by another program", port=path)
+    if "exclusively lock" in text:
+        number = errno.EBUSY
     if number == errno.ENOTTY:
         return LinkError(
             f"{path} is not a serial port",
@@ -223,7 +217,7 @@ def _explain(path: str, error: Exception) -> LinkError:
             next_step="correct the path; see which ports there are: bridge devices list --all",
             port=path,
         )
-    return LinkError(f"{path} cannot be opened: {text}", port=path)
+    return why_not_opened(path, number, text)
 
 
 def name_holder(path: str, error: LinkBusy) -> LinkBusy:

@@ -46,12 +46,6 @@ SUBJECTS = {
     Capability.TERMINAL: Subject.CONTROLLER,
 }
 ABILITIES = frozenset({*SUBJECTS, Capability.SECURE_STORE})
-POSITIONS = {
-    0: KeylockPosition.BETWEEN,
-    1: KeylockPosition.LOCKED,
-    2: KeylockPosition.NORMAL,
-    3: KeylockPosition.SUPERVISOR,
-}
 
 
 class LoopbackSettings(DriverSettings):
@@ -172,7 +166,7 @@ def _change(message: Lock | Seal | Controller) -> tuple[Subject, str, Data]:
     """Subject, action and new state."""
     match message:
         case Lock(position_code=code):
-            return Subject.KEYLOCK, "turned", {"position": POSITIONS[code].value, "position_code": code}
+            return Subject.KEYLOCK, "turned", {"position": KeylockPosition.of(code).value, "position_code": code}
         case Seal(is_open=True):
             return Subject.SEAL, "opened", {"seal": "broken"}
         case Seal():
