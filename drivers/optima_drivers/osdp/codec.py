@@ -114,7 +114,7 @@ class FrameDecoder:
 
 def _decode(data: bytes) -> Frame:
     """The frame that these bytes are. Raises FrameError."""
-    address, control = data[1], data[4]
+    control = data[4] if len(data) >= HEADER_BYTES else 0
     crc = bool(control & CRC_BIT)
     end = len(data) - (2 if crc else 1)
     if end <= HEADER_BYTES:
@@ -130,8 +130,8 @@ def _decode(data: bytes) -> Frame:
     if at >= mac_at or (control & SECURITY_BIT and not security):
         raise FrameError("a security block that does not fit its frame", kind="security")
     return Frame(
-        address=address & ~REPLY_BIT,
-        is_reply=bool(address & REPLY_BIT),
+        address=data[1] & ~REPLY_BIT,
+        is_reply=bool(data[1] & REPLY_BIT),
         sequence=control & SEQUENCE_BITS,
         body=data[at:mac_at],
         security=security,
