@@ -41,6 +41,7 @@ class Faults:
         lost_commands, lost_replies: that many frames get lost on their way.
         damaged_replies: replies with one bit turned over.
         busy: commands that are answered by BUSY.
+        dies_at_fragment: its power goes when it gets that fragment of a file, 1 is the next one; 0: never.
         plain_events: what happened is said in the clear, as by an impostor.
     """
 
@@ -49,6 +50,7 @@ class Faults:
     lost_replies: int = 0
     damaged_replies: int = 0
     busy: int = 0
+    dies_at_fragment: int = 0
     plain_events: bool = False
 
     def take(self, name: str) -> bool:
@@ -73,8 +75,7 @@ class OsdpSimulator:
         faults: what is wrong with it.
         lights, beeps: commands for LED and buzzer that it got: reader and colour; reader.
         files: complete ones by type.
-        fragments_done: bytes of the file that has begun.
-        on_fragment: called before each fragment of a file is taken.
+        exclusive_files: it wants nothing else said between the fragments of a file.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class OsdpSimulator:
         else:
             reply = self._reply_to(frame).encode()
             self._last = raw, reply
-        if self.faults.take("lost_replies"):
+        if self.faults.dead or self.faults.take("lost_replies"):
             return b""
         if self.faults.take("damaged_replies"):
             reply = reply[:6] + bytes([reply[6] ^ 0x10]) + reply[7:]
@@ -251,6 +252,9 @@ class OsdpSimulator:
         return bytes([messages.INITIAL_R_MAC]) + mac, bytes([R_MAC_BLOCK, 1])
 
     def _take_file(self, data: bytes) -> bytes:
+        self.faults.dead = self.faults.dies_at_fragment == 1
+        if self.faults.take("dies_at_fragment") and self.faults.dead:
+            return ACK  # nobody hears it
         kind, size_bytes, offset, _ = FILE_HEADER.unpack_from(data)
         fragment = data[FILE_HEADER.size :]
         status = 0
