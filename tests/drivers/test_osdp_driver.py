@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import ValidationError
 
@@ -392,6 +393,75 @@ async def test_a_refusal_in_the_clear_costs_the_session_and_tells_nothing(tmp_pa
         assert faults(panel) == []
 
 
+async def test_a_reply_with_a_wrong_mac_costs_the_session_and_tells_nothing(tmp_path: Path) -> None:
+    reader = OsdpSimulator(key=KEY)
+    link, peer = joined(reader)
+    forged: list[Frame] = []
+
+    def forge(data: bytes) -> None:
+        (frame,) = FrameDecoder().feed(reader.receive(data))
+        assert isinstance(frame, Frame)
+        if frame.security == b"\x18" and not forged:
+            frame = msgspec.structs.replace(frame, mac=bytes(byte ^ 1 for byte in frame.mac))
+            forged.append(frame)
+        peer.feed(frame.encode())
+
+    async with running_on(link, scbk=key_file(tmp_path)) as panel:
+        await panel.polled()
+        peer.on_write = forge
+        reader.card("AA", bits=8)
+        await until(lambda: panel.driver.counters["greetings"] == 2)
+        assert panel.events(Subject.CARD) == []
+        reader.card("BB", bits=8)
+        assert await panel.cards(1) == ["BB"]
+
+
+@pytest.mark.parametrize(("block", "change"), [(b"\x14\x01", 1), (b"\x14\x00", 0)], ids=["wrong MAC", "says no"])
+async def test_a_handshake_that_the_reader_does_not_end_well_is_none(block: bytes, change: int, tmp_path: Path) -> None:
+    class Impostor(OsdpSimulator):
+        def _proved(self, cryptogram: bytes) -> tuple[bytes, bytes]:
+            reply, _ = super()._proved(cryptogram)
+            return reply[:-1] + bytes([reply[-1] ^ change]), block
+
+    link, _ = joined(Impostor(key=KEY))
+    with pytest.raises(WrongSecret):
+        async with running_on(link, scbk=key_file(tmp_path)):
+            pass
+
+
+async def test_a_key_whose_receipt_comes_in_the_clear_was_taken(tmp_path: Path) -> None:
+    class Hasty(OsdpSimulator):
+        def _reply_to(self, frame: Frame) -> Frame:
+            before = self.key
+            reply = super()._reply_to(frame)
+            return reply if before == self.key else msgspec.structs.replace(reply, body=b"\x40", security=b"", mac=b"")
+
+    reader = Hasty(install=True)
+    link, _ = joined(reader)
+    async with running_on(link, scbk=key_file(tmp_path), install=True) as panel:
+        reader.card("AA", bits=8)
+        assert await panel.cards(1) == ["AA"]
+
+
+async def test_a_reader_that_has_to_be_greeted_is_asked_nothing() -> None:
+    link, peer = joined(OsdpSimulator())
+    driver = OsdpDriver(link, settings_of(**CLEAR))
+    with pytest.raises(SessionLost, match="greeted first"):
+        await driver._readers[0].ask(messages.POLL)
+    assert not peer.written
+
+
+def test_where_one_reader_answers_at_the_start_the_other_is_a_fault() -> None:
+    reader = OsdpSimulator(1)
+
+    async def scenario(panel: Panel, _: MemoryPeer) -> None:
+        await panel.polled()
+        assert faults(panel) == [("raised", "reader-silent")]
+        assert panel.events(Subject.FAULT)[0].data["address"] == 0
+
+    in_virtual_time(reader, scenario, addresses=[0, 1])
+
+
 async def test_a_restarted_reader_is_in_a_session_again_at_once(tmp_path: Path) -> None:
     reader = OsdpSimulator(key=KEY)
     link, _ = joined(reader)
@@ -576,5 +646,6 @@ async def test_a_simulated_reader_refuses_what_is_out_of_order() -> None:
     assert answer(sequence=3) == b"\x41\x04"
     assert answer(sequence=1, security=b"\x15", mac=bytes(4)) == b"\x41\x06"
     assert answer(body=messages.server_cryptogram(bytes(16)), security=b"\x13\x01") == b"\x41\x06"
-    assert answer(body=messages.challenge(bytes(8)), security=b"\x11\x00") == b"\x41\x05"
+    reader.key = None
+    assert answer(body=messages.challenge(bytes(8)), security=b"\x11\x01") == b"\x41\x05"
     assert reader.receive(Frame(4, is_reply=False, sequence=0, body=messages.POLL).encode()) == b""

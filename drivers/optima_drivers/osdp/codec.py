@@ -39,7 +39,7 @@ class Frame(msgspec.Struct, frozen=True):
         sequence: 0 to 3.
         body: code and data, as they are on the line.
         security: type and data of the security block; empty: there is none.
-        mac: 4 bytes where the security block says so.
+        mac: 4 bytes where the security block says so; none where there is no room for them, as before a session with some panels.
         crc: whether the check is a CRC-16, else a sum.
     """
 
@@ -54,8 +54,7 @@ class Frame(msgspec.Struct, frozen=True):
     def covered(self) -> bytes:
         """What the MAC is over: all bytes before it, with the length of the whole frame."""
         block = bytes([1 + len(self.security)]) + self.security if self.security else b""
-        mac_bytes = MAC_BYTES if _has_mac(self.security) else 0
-        size_bytes = HEADER_BYTES + len(block) + len(self.body) + mac_bytes + (2 if self.crc else 1)
+        size_bytes = HEADER_BYTES + len(block) + len(self.body) + len(self.mac) + (2 if self.crc else 1)
         control = self.sequence | (CRC_BIT if self.crc else 0) | (SECURITY_BIT if block else 0)
         address = self.address | (REPLY_BIT if self.is_reply else 0)
         return bytes([START, address, *size_bytes.to_bytes(2, "little"), control]) + block + self.body
@@ -126,7 +125,8 @@ def _decode(data: bytes) -> Frame:
     if control & SECURITY_BIT:
         at += data[at]
         security = data[HEADER_BYTES + 1 : at]
-    mac_at = end - MAC_BYTES if _has_mac(security) else end
+    has_mac = security[:1] != b"" and security[0] in MAC_TYPES and end - at > MAC_BYTES
+    mac_at = end - MAC_BYTES if has_mac else end
     if at >= mac_at or (control & SECURITY_BIT and not security):
         raise FrameError("a security block that does not fit its frame", kind="security")
     return Frame(
@@ -138,10 +138,6 @@ def _decode(data: bytes) -> Frame:
         mac=data[mac_at:end],
         crc=crc,
     )
-
-
-def _has_mac(security: bytes) -> bool:
-    return security[:1] != b"" and security[0] in MAC_TYPES
 
 
 def _check(data: bytes, *, crc: bool) -> bytes:

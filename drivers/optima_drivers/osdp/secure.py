@@ -72,7 +72,7 @@ class SecureChannel:
         if data:
             cipher = Cipher(AES128(self._keys.encryption), CBC(_inverted(self._mac))).encryptor()
             data = cipher.update(_padded(data + PAD)) + cipher.finalize()
-        sealed = msgspec.structs.replace(frame, body=code + data, security=bytes([kind]))
+        sealed = msgspec.structs.replace(frame, body=code + data, security=bytes([kind]), mac=bytes(MAC_BYTES))
         self._mac = self._mac_of(sealed)
         return msgspec.structs.replace(sealed, mac=self._mac[:MAC_BYTES])
 

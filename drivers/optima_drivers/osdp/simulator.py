@@ -234,8 +234,8 @@ class OsdpSimulator:
         return _nak(NakCode.UNKNOWN_COMMAND), b""
 
     def _challenged(self, random_a: bytes, security: bytes) -> tuple[bytes, bytes]:
-        default = security[1:] == b"\x00"
-        key = (DEFAULT_KEY if self._install else None) if default else self.key
+        default = self._install and security[1:] == b"\x00"
+        key = DEFAULT_KEY if default else self.key  # PyPI's `osdp` names the default key and means its own
         if key is None:
             return _nak(NakCode.SECURITY_UNSUPPORTED), b""
         keys, random_b = SessionKeys.derive(key, random_a), secrets.token_bytes(RANDOM_BYTES)
