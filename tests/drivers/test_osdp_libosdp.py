@@ -76,6 +76,7 @@ async def test_what_happens_at_the_reader_arrives(secured: bool, tmp_path: Path)
     assert said_in_the_clear(wire) <= GREETING or not secured
 
 
+@pytest.mark.slow
 async def test_a_checksum_in_place_of_the_crc_is_understood() -> None:
     async with (
         Wire() as wire,
@@ -212,6 +213,7 @@ async def test_after_nine_seconds_of_silence_a_fresh_start_is_back_within_a_seco
             assert time.monotonic() - began < BACK_S
 
 
+@pytest.mark.slow
 async def test_a_reader_that_is_killed_and_started_again_is_found_again(tmp_path: Path) -> None:
     async with Wire() as wire:
         async with libosdp(wire.peripheral_path):
@@ -242,7 +244,7 @@ async def test_a_certificate_arrives_as_a_file(size_bytes: int, tmp_path: Path) 
     assert not any(certificate[:16] in frame.body for frame in wire.commands if size_bytes > 16)
 
 
-@pytest.mark.parametrize("flip", [False, True], ids=["lost", "damaged"])
+@pytest.mark.parametrize("flip", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["lost", "damaged"])
 async def test_a_file_survives_a_spoilt_frame(flip: bool, tmp_path: Path) -> None:
     certificate = bytes(number & 0xFF for number in range(1000))
     async with (
@@ -263,6 +265,7 @@ async def test_a_file_survives_a_spoilt_frame(flip: bool, tmp_path: Path) -> Non
         assert reader.told("file")[-1] == hashlib.sha256(certificate).hexdigest()
 
 
+@pytest.mark.slow
 async def test_an_enrolment_ends_unconfirmed_for_nothing_tells_what_the_reader_holds(tmp_path: Path) -> None:
     certificate = bytes(range(250)) * 3
     (tmp_path / "state").mkdir()

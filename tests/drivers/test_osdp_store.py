@@ -130,7 +130,9 @@ async def test_another_task_that_greets_the_reader_halfway_begins_the_file_anew(
     assert reader.files == {KIND: CERTIFICATE}
 
 
-@pytest.mark.parametrize("fragment", [1, 2, 3])
+@pytest.mark.parametrize(
+    "fragment", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 async def test_after_a_power_cut_the_journal_brings_the_whole_file_in(fragment: int, tmp_path: Path) -> None:
     reader = OsdpSimulator(key=KEY, serial=7)
     (tmp_path / "state").mkdir()
@@ -234,7 +236,7 @@ async def test_a_reader_that_never_finishes_is_not_waited_for_for_ever(
 async def test_a_reader_that_is_away_is_waited_for_at_the_beginning_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "RESTART_PATIENCE_S", 0.6)
+    monkeypatch.setattr(store, "RESTART_PATIENCE_S", 0.3)
     reader = OsdpSimulator(key=KEY)
     driver, _ = driver_of(reader, tmp_path)
     reader.faults.lost_commands = 2
