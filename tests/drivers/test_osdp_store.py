@@ -236,11 +236,11 @@ async def test_a_reader_that_never_finishes_is_not_waited_for_for_ever(
 async def test_a_reader_that_is_away_is_waited_for_at_the_beginning_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "RESTART_PATIENCE_S", 0.3)
     reader = OsdpSimulator(key=KEY)
     driver, _ = driver_of(reader, tmp_path)
     reader.faults.lost_commands = 2
     assert (await driver.store.connect()).serial == "1"
+    monkeypatch.setattr(store, "RESTART_PATIENCE_S", 0.1)
     reader.faults.dead = True
     doings: list[Any] = [driver.store.connect(), driver.store.stage(0, CERTIFICATE, silent)]
     for doing in doings:
