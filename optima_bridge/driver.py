@@ -35,6 +35,10 @@ class DriverSettings(BaseModel):
         """What this very device can do, of what the driver declares; all of it where settings do not say otherwise."""
         return declared
 
+    def serial_format(self, declared: SerialFormat) -> SerialFormat:
+        """How to open this very device's serial port; as the driver declares where settings do not say otherwise."""
+        return declared
+
 
 class DriverInfo(msgspec.Struct, frozen=True):
     """What can be known of a driver without opening anything.

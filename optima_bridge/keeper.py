@@ -173,7 +173,8 @@ class DeviceKeeper:
     async def _live(self) -> BridgeError:
         """Open the device and run it until something ends it; returns what did."""
         try:
-            link = await open_link(self.config.port, self.config.driver_class.info.serial_format)
+            serial_format = self.config.settings.serial_format(self.config.driver_class.info.serial_format)
+            link = await open_link(self.config.port, serial_format)
             try:
                 error = await self._run_driver(link)
             finally:

@@ -67,7 +67,7 @@ async def opened(name: str, device: Device) -> AsyncIterator[tuple[SecureStore, 
             cause=f"the driver {info.name}, or its settings, do not have the ability secure-store",
             next_step="name a device that has it: bridge drivers list",
         )
-    link = await open_link(device.port, info.serial_format)
+    link = await open_link(device.port, device.settings.serial_format(info.serial_format))
     try:
         driver = device.driver_class(link, device.settings)
         try:
