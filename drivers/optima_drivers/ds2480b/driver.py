@@ -11,7 +11,7 @@ Source: DS2480B data sheet 19-5047; Book of iButton Standards, ch. 5.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
@@ -20,14 +20,12 @@ from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.errors import FrameError, LinkTimeout
 from optima_bridge.link import ByteLink, SerialFormat
 from optima_bridge.model import Capability, Data, DeviceIdentity, Event, Maturity, Observation, Subject
-from optima_bridge.presence import ABSENT, Change, PolledPresence
+from optima_bridge.reports import FaultReports, TokenReports
+from optima_bridge.wire.onewire import Rom
 from optima_drivers.ds2480b.adapter import Adapter
 from optima_drivers.ds2480b.codec import Bus, is_arrival
-from optima_drivers.ds2480b.onewire import Rom
 
-READS_TO_GRANT = 2
 MAX_READS = 5  # of one poll, while the answers are damaged
-PENDING_WAIT_MS = 20  # between polls while a candidate or a suspicion waits for the next one
 
 Family = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{2}$", to_upper=True)]
 
@@ -66,9 +64,8 @@ class Ds2480bDriver:
         self._settings = settings
         self._counters: Counter[str] = Counter()
         self._adapter = Adapter(link, self._counters)
-        self._presence = PolledPresence(READS_TO_GRANT, settings.misses_to_remove)
-        self._known = False  # whether anything was said about the key
-        self._shorted: bool | None = None
+        self._keys = TokenReports(Subject.KEY, settings.misses_to_remove, _describe, self._counters)
+        self._short = FaultReports("probe-short")
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -88,7 +85,8 @@ class Ds2480bDriver:
         while True:
             bus, roms = await self._poll()
             now_ns = self._link.clock_ns()
-            for news in (*self._short(bus is Bus.SHORT, now_ns), *self._keys(roms, now_ns)):
+            keys = frozenset(str(rom) for rom in roms if rom.family not in self._settings.ignore_families)
+            for news in (*self._short.polled(bus is Bus.SHORT, now_ns), *self._keys.polled(keys, now_ns)):
                 yield news
             await self._wait()
 
@@ -110,39 +108,9 @@ class Ds2480bDriver:
         await self._adapter.detect()  # so much damage: is it still a DS2480B that answers?
         return Bus.NONE, frozenset()
 
-    def _short(self, shorted: bool, now_ns: int) -> Iterator[Event | Observation]:
-        before, self._shorted = self._shorted, shorted
-        state: Data = {"active": shorted, "code": "probe-short"}
-        if before is None and not shorted:
-            yield Observation(Subject.FAULT, state)
-        elif before is not shorted:
-            action = "raised" if shorted else "cleared"
-            yield Event(Subject.FAULT, action, mono_ns=now_ns, data={"code": "probe-short"}, state=state)
-
-    def _keys(self, roms: frozenset[Rom], now_ns: int) -> Iterator[Event | Observation]:
-        keys = frozenset(str(rom) for rom in roms if rom.family not in self._settings.ignore_families)
-        if self._presence.held is not None and self._presence.held not in keys:
-            self._counters["misses"] += 1
-        changes = self._presence.poll(keys, now_ns)
-        if not self._known and not keys:
-            yield Observation(Subject.KEY, ABSENT)
-        self._known = self._known or bool(changes) or not keys
-        for change in changes:
-            yield Event(
-                Subject.KEY,
-                change.action,
-                mono_ns=change.at_ns,
-                identifier=change.identifier,
-                data=_data(change, len(keys)),
-                state=change.state,
-            )
-
     async def _wait(self) -> None:
         """Until the next poll is due, or a key announces itself."""
-        interval_ms = self._settings.poll_interval_ms
-        if not self._presence.settled:
-            interval_ms = min(interval_ms, PENDING_WAIT_MS)
-        due_ns = self._link.clock_ns() + interval_ms * 1_000_000
+        due_ns = self._link.clock_ns() + self._keys.pause_ms(self._settings.poll_interval_ms) * 1_000_000
         while (left_ns := due_ns - self._link.clock_ns()) > 0:
             try:
                 received = await self._link.read(timeout_s=left_ns / 1e9)
@@ -154,13 +122,8 @@ class Ds2480bDriver:
             self._counters["noise_bytes"] += len(received)
 
 
-def _data(change: Change, keys: int) -> Data:
-    if change.identifier is None:
-        return {"keys": keys}
-    data: dict[str, str | int] = {"family": change.identifier[:2]}
-    if change.last_seen_ns != change.at_ns:
-        data["last_seen_ms"] = (change.at_ns - change.last_seen_ns) // 1_000_000
-    return data
+def _describe(rom: str) -> tuple[str, Data]:
+    return rom, {"family": rom[:2]}
 
 
 _conforms: type[Driver] = Ds2480bDriver
