@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 
 import pytest
 from pydantic import ValidationError
 
-from optima_bridge.errors import LinkError, LinkLost, LinkTimeout, ProtocolError, RemoteProtocolError
+from optima_bridge.errors import LinkLost, LinkTimeout, RemoteProtocolError
 from optima_bridge.link import memory_pair
-from optima_bridge.model import DeviceIdentity, Event, Observation, Subject
+from optima_bridge.model import DeviceIdentity, Subject
 from optima_bridge.testing import ConformanceCase, DriverContract
 from optima_drivers.pn532 import Pn532Driver
 from optima_drivers.pn532.cards import Card, Command
 from optima_drivers.pn532.codec import Signal
 from optima_drivers.pn532.driver import Pn532Settings
 from optima_drivers.pn532.simulator import CLASSIC, DESFIRE, NTAG, Pn532Simulator
-from tests.virtual_time import run, virtual_loop
+from tests.drivers.news_bench import NewsBench, play_with
+from tests.virtual_time import virtual_loop
 
 PHONE = Card(bytes.fromhex("08112233"), 0x0004, 0x20, bytes.fromhex("0578800000"))
 
@@ -34,7 +34,7 @@ class TestConformance(DriverContract):
     )
 
 
-class Bench:
+class Bench(NewsBench):
     """A driver and its simulator, joined in memory; `chunk_bytes` cuts the answers, each piece 1 ms after the last."""
 
     def __init__(self, chunk_bytes: int = 0, **settings: object) -> None:
@@ -42,12 +42,9 @@ class Bench:
         self.simulator = Pn532Simulator()
         self.simulator.attach(self.peer.feed)
         self.peer.on_write = self._answer
-        self.driver = Pn532Driver(self.link, Pn532Settings.model_validate(settings))
-        self.news: list[Event | Observation] = []
-        self.failure: LinkError | ProtocolError | None = None
+        super().__init__(Pn532Driver(self.link, Pn532Settings.model_validate(settings)))
         self._chunk_bytes = chunk_bytes
         self._line_free_s = 0.0  # when the last piece so far arrives
-        self._running: asyncio.Task[None] | None = None
 
     def _answer(self, data: bytes) -> None:
         answer = self.simulator.receive(data)
@@ -56,51 +53,10 @@ class Bench:
             self._line_free_s = max(virtual_loop().time(), self._line_free_s + 0.001 * bool(self._chunk_bytes))
             virtual_loop().call_at(self._line_free_s, self.peer.feed, answer[index : index + size_bytes])
 
-    async def start(self) -> None:
-        """Start the driver and collect its news until the test ends."""
-        assert await self.driver.start() == DeviceIdentity(model="PN532", firmware="1.6")
-        self._running = asyncio.create_task(self._collect())
-
-    async def _collect(self) -> None:
-        try:
-            async with aclosing(self.driver.events()) as events:
-                async for news in events:
-                    assert news.subject is Subject.CARD
-                    self.news.append(news)
-        except (LinkError, ProtocolError) as error:
-            self.failure = error
-
-    async def after(self, duration_s: float) -> list[object]:
-        """Let time pass; returns the actions and the observed states in it."""
-        self.news.clear()
-        await asyncio.sleep(duration_s)
-        return [news.action if isinstance(news, Event) else news.state["presence"] for news in self.news]
-
-    def event(self, index: int = 0) -> Event:
-        """One of the events in that time."""
-        event = self.news[index]
-        assert isinstance(event, Event)
-        return event
-
-    async def stop(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait({self._running})
-        await self.driver.stop()
-        await self.driver.stop()
-
 
 def play(scenario: Callable[[Bench], Awaitable[None]], *, chunk_bytes: int = 0, started: bool = True, **settings: object) -> None:  # fmt: skip
     """Run `scenario` with a bench, the driver started unless told otherwise, in virtual time."""
-
-    async def main() -> None:
-        bench = Bench(chunk_bytes, **settings)
-        if started:
-            await bench.start()
-        await scenario(bench)
-        await bench.stop()
-
-    run(main())
+    play_with(lambda: Bench(chunk_bytes, **settings), scenario, started=started)
 
 
 def test_an_empty_field_is_told_once() -> None:
@@ -348,7 +304,7 @@ def test_a_chip_that_was_left_waiting_by_another_program_is_recovered() -> None:
     async def scenario(bench: Bench) -> None:
         bench.simulator.receive(b"\x55" * 16 + bytes.fromhex("00 00 FF 04 FC D4 4A 01 00 E1 00"))
         bench.simulator.settings.parameters = 0
-        await bench.start()
+        assert await bench.start() == DeviceIdentity(model="PN532", firmware="1.6")
         bench.simulator.put(DESFIRE)
         assert await bench.after(1) == ["inserted"]
 
