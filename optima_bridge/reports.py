@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from pydantic import Field
+
+from optima_bridge.driver import DriverSettings
 from optima_bridge.model import Data, Event, Observation, Subject
 from optima_bridge.presence import ABSENT, PolledPresence
 
@@ -14,12 +17,20 @@ PENDING_PAUSE_MS = 20  # between polls while a candidate or a suspicion waits fo
 News = Event | Observation
 
 
+class PolledSettings(DriverSettings):
+    """Configuration keys of a reader that is polled."""
+
+    poll_interval_ms: int = Field(default=100, ge=20, le=1000, description="pause between two polls, in milliseconds")
+    misses_to_remove: int = Field(
+        default=3, ge=1, le=10, description="polls in a row without a key or card after which it counts as removed"
+    )
+
+
 class TokenReports:
     """The keys or cards on one reader.
 
     Args:
         subject: what they are; ``ambiguous`` counts them under its plural.
-        misses_to_remove: as in `PolledPresence`.
         describe: gives what events say of a token: its identifier, None where it is none to rely on, and facts.
         counters: gets ``misses``, polls without the held token.
     """
@@ -27,12 +38,13 @@ class TokenReports:
     def __init__(
         self,
         subject: Subject,
-        misses_to_remove: int,
+        settings: PolledSettings,
         describe: Callable[[str], tuple[str | None, Data]],
         counters: Counter[str],
     ) -> None:
         self._subject = subject
-        self._presence = PolledPresence(READS_TO_GRANT, misses_to_remove)
+        self._presence = PolledPresence(READS_TO_GRANT, settings.misses_to_remove)
+        self._poll_interval_ms = settings.poll_interval_ms
         self._describe = describe
         self._counters = counters
         self._known = False  # whether anything was said yet
@@ -54,9 +66,9 @@ class TokenReports:
                     data = {**data, "last_seen_ms": (change.at_ns - change.last_seen_ns) // 1_000_000}
             yield Event(self._subject, change.action, change.at_ns, data, identifier, change.state)
 
-    def pause_ms(self, poll_interval_ms: int) -> int:
-        """How long to wait until the next poll: shorter while this one decided nothing yet."""
-        return poll_interval_ms if self._presence.settled else min(poll_interval_ms, PENDING_PAUSE_MS)
+    def pause_ms(self) -> int:
+        """How long to wait until the next poll: shorter while the last one left something undecided."""
+        return self._poll_interval_ms if self._presence.settled else min(self._poll_interval_ms, PENDING_PAUSE_MS)
 
 
 class FaultReports:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optima_bridge.errors import LinkLost, LinkNotFound, LinkTimeout
+from optima_bridge.errors import LinkTimeout
 from optima_bridge.link import open_byte_link
 from optima_bridge.link.ptys import PtyServer
 from optima_bridge.model import Event
@@ -16,53 +16,22 @@ from optima_drivers.pn532 import Pn532Driver
 from optima_drivers.pn532.cards import Card
 from optima_drivers.pn532.driver import Pn532Settings
 from optima_drivers.pn532.simulator import CLASSIC, DESFIRE, NTAG, Pn532Simulator, simulator_on_pty
+from tests.drivers.pty_bench import LIMIT_S, comes_and_goes, is_usable_again_after_unplugging
 
 FORMAT = Pn532Driver.info.serial_format
-LIMIT_S = 20.0  # only a hang takes as long
 
 
 @pytest.mark.parametrize("baud", [None, 115200])
 async def test_a_card_comes_and_goes_over_a_pty(baud: int | None) -> None:
     simulator = Pn532Simulator()
-    async with asyncio.timeout(LIMIT_S), simulator_on_pty(simulator, baud=baud) as path:
-        link = await open_byte_link(path, FORMAT)
-        driver = Pn532Driver(link, Pn532Settings(poll_interval_ms=20))
-        assert (await driver.start()).model == "PN532"
-        simulator.put(NTAG)
-        actions = []
-        async with aclosing(driver.events()) as events:
-            async for event in events:
-                if isinstance(event, Event):
-                    assert event.identifier == "04A1B2C3D4E5F6"
-                    actions.append(event.action)
-                    if event.action == "inserted":
-                        simulator.lift()
-                    if event.action == "removed":
-                        break
-        assert actions == ["inserted", "suspect", "removed"]
-        await driver.stop()
-        link.close()
+    async with simulator_on_pty(simulator, baud=baud) as path:
+        assert await comes_and_goes(path, Pn532Driver, lambda: simulator.put(NTAG), simulator.lift) == "04A1B2C3D4E5F6"
 
 
 async def test_an_unplugged_adapter_ends_the_events_and_is_usable_again_under_its_path(tmp_path: Path) -> None:
     simulator = Pn532Simulator()
-    async with asyncio.timeout(LIMIT_S), PtyServer(simulator, symlink=tmp_path / "usb-PN532") as adapter:
-        for _ in range(2):
-            link = await open_byte_link(adapter.path, FORMAT)
-            driver = Pn532Driver(link, Pn532Settings())
-            await driver.start()
-            async with aclosing(driver.events()) as events:
-                await anext(events)
-                adapter.unplug()
-                with pytest.raises(LinkLost):
-                    async for _ in events:
-                        pass
-            await driver.stop()
-            link.close()
-            with pytest.raises(LinkNotFound):
-                await open_byte_link(adapter.path, FORMAT)
-            simulator.power_cycle()
-            adapter.replug()
+    adapter = PtyServer(simulator, symlink=tmp_path / "usb-adapter")
+    await is_usable_again_after_unplugging(adapter, Pn532Driver, simulator.power_cycle)
 
 
 async def test_a_dead_module_times_out() -> None:

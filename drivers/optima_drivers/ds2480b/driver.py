@@ -12,35 +12,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from typing import Annotated, ClassVar
-
-from pydantic import Field, StringConstraints
+from typing import ClassVar
 
 from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.errors import FrameError, LinkTimeout
 from optima_bridge.link import ByteLink, SerialFormat
-from optima_bridge.model import Capability, Data, DeviceIdentity, Event, Maturity, Observation, Subject
-from optima_bridge.reports import FaultReports, TokenReports
+from optima_bridge.model import Capability, DeviceIdentity, Event, Maturity, Observation
+from optima_bridge.probe import KeyProbe, ProbeSettings
 from optima_bridge.wire.onewire import Rom
 from optima_drivers.ds2480b.adapter import Adapter
 from optima_drivers.ds2480b.codec import Bus, is_arrival
 
 MAX_READS = 5  # of one poll, while the answers are damaged
 
-Family = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{2}$", to_upper=True)]
 
-
-class Ds2480bSettings(DriverSettings):
+class Ds2480bSettings(ProbeSettings):
     """Configuration keys of a ``ds2480b`` device."""
-
-    poll_interval_ms: int = Field(default=100, ge=20, le=1000, description="pause between two polls, in milliseconds")
-    misses_to_remove: int = Field(
-        default=3, ge=1, le=10, description="polls in a row without the key after which it counts as removed"
-    )
-    ignore_families: list[Family] = Field(
-        default=["09", "89", "81"],
-        description="families of chips that are no keys, two hex digits each; the default are ID chips in adapters",
-    )
 
 
 class Ds2480bDriver:
@@ -61,11 +48,9 @@ class Ds2480bDriver:
 
     def __init__(self, link: ByteLink, settings: Ds2480bSettings) -> None:
         self._link = link
-        self._settings = settings
         self._counters: Counter[str] = Counter()
         self._adapter = Adapter(link, self._counters)
-        self._keys = TokenReports(Subject.KEY, settings.misses_to_remove, _describe, self._counters)
-        self._short = FaultReports("probe-short")
+        self._probe = KeyProbe(settings, self._counters)
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -84,9 +69,7 @@ class Ds2480bDriver:
         """Keys that come and go, shorts of the probe. Ends by LinkLost, or by LinkTimeout when the chip falls silent."""
         while True:
             bus, roms = await self._poll()
-            now_ns = self._link.clock_ns()
-            keys = frozenset(str(rom) for rom in roms if rom.family not in self._settings.ignore_families)
-            for news in (*self._short.polled(bus is Bus.SHORT, now_ns), *self._keys.polled(keys, now_ns)):
+            for news in self._probe.polled(bus is Bus.SHORT, roms, self._link.clock_ns()):
                 yield news
             await self._wait()
 
@@ -110,7 +93,7 @@ class Ds2480bDriver:
 
     async def _wait(self) -> None:
         """Until the next poll is due, or a key announces itself."""
-        due_ns = self._link.clock_ns() + self._keys.pause_ms(self._settings.poll_interval_ms) * 1_000_000
+        due_ns = self._link.clock_ns() + self._probe.pause_ms() * 1_000_000
         while (left_ns := due_ns - self._link.clock_ns()) > 0:
             try:
                 received = await self._link.read(timeout_s=left_ns / 1e9)
@@ -120,10 +103,6 @@ class Ds2480bDriver:
                 self._counters["arrivals"] += 1
                 return
             self._counters["noise_bytes"] += len(received)
-
-
-def _describe(rom: str) -> tuple[str, Data]:
-    return rom, {"family": rom[:2]}
 
 
 _conforms: type[Driver] = Ds2480bDriver

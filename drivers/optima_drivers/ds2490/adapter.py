@@ -6,7 +6,9 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from optima_bridge.errors import FrameError, LinkTimeout
+import msgspec
+
+from optima_bridge.errors import LinkTimeout
 from optima_bridge.wire.onewire import Rom
 from optima_drivers.ds2490 import codec
 from optima_drivers.ds2490.codec import Result, Status
@@ -42,7 +44,7 @@ class Adapter:
         for endpoint in (codec.IN_ENDPOINT, codec.OUT_ENDPOINT, codec.STATUS_ENDPOINT):
             await self._link.clear_halt(endpoint)
         await self._control(codec.RESET_DEVICE)
-        await self._idle()
+        await self._done(with_result=False)
 
     async def poll(self) -> tuple[bool, frozenset[Rom]]:
         """Whether the line is shorted, and all chips on it, those in the adapter too.
@@ -67,36 +69,33 @@ class Adapter:
     async def _reset(self) -> int:
         self._counters["resets"] += 1
         await self._communicate(codec.RESET_LINE, codec.REGULAR_SPEED)
-        _, results = await self._idle()
-        if not results:
-            raise FrameError("a reset of the line without its result", kind="reset")
-        return results[-1]
+        return (await self._done()).results[-1]
 
     async def _search(self) -> frozenset[Rom]:
         await self._link.write(codec.OUT_ENDPOINT, codec.SEARCH_START, TRANSFER_TIMEOUT_S)
         await self._communicate(codec.SEARCH_LINE, codec.search_index())
-        waiting_bytes, _ = await self._idle()
         data = b""
-        if waiting_bytes:
+        if (await self._done()).waiting_bytes:
             data = await self._link.read(codec.IN_ENDPOINT, codec.IN_FIFO_SIZE_BYTES, TRANSFER_TIMEOUT_S)
         roms = codec.decode_roms(data)
         self._counters["frames_good"] += 1
         return roms
 
-    async def _idle(self) -> tuple[int, list[int]]:
-        """Wait until the chip has done all it was told; returns how many bytes wait, and the results on the way.
+    async def _done(self, *, with_result: bool = True) -> Status:
+        """Wait until the chip has done what it was told: it is idle, and its result has come, in this packet or before.
 
+        Without waiting for the result, a packet from before the command would be taken for one from after it.
         Raises LinkTimeout: it does not come to an end.
         """
-        results: list[int] = []
+        results: tuple[int, ...] = ()
         deadline_ns = self._link.clock_ns() + round(IDLE_TIMEOUT_S * 1e9)
         while self._link.clock_ns() < deadline_ns:
             packet = await self._link.read(codec.STATUS_ENDPOINT, codec.MAX_STATUS_SIZE_BYTES, TRANSFER_TIMEOUT_S)
             status = Status.from_packet(packet)
             results += status.results
             self._counters["arrivals"] += status.arrivals
-            if status.is_idle:
-                return status.waiting_bytes, results
+            if status.is_idle and (results or not with_result):
+                return msgspec.structs.replace(status, results=results)
             await asyncio.sleep(IDLE_PAUSE_S)
         raise LinkTimeout(f"{self._link.name}: the chip does not come to rest", port=self._link.name)
 

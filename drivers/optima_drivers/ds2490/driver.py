@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar
-
-from pydantic import Field, StringConstraints
+from typing import TYPE_CHECKING, ClassVar
 
 from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.errors import FrameError, LinkTimeout, TransferRefused
-from optima_bridge.model import Capability, Data, DeviceIdentity, Event, Maturity, Observation, Subject
-from optima_bridge.reports import FaultReports, TokenReports
+from optima_bridge.model import Capability, DeviceIdentity, Event, Maturity, Observation
+from optima_bridge.probe import KeyProbe, ProbeSettings
 from optima_bridge.wire.onewire import Rom
 from optima_drivers.ds2490.adapter import Adapter
 
@@ -28,20 +26,9 @@ if TYPE_CHECKING:
 
 MAX_READS = 5  # of one poll, while the answers are damaged
 
-Family = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{2}$", to_upper=True)]
 
-
-class Ds2490Settings(DriverSettings):
+class Ds2490Settings(ProbeSettings):
     """Configuration keys of a ``ds2490`` device."""
-
-    poll_interval_ms: int = Field(default=100, ge=20, le=1000, description="pause between two polls, in milliseconds")
-    misses_to_remove: int = Field(
-        default=3, ge=1, le=10, description="polls in a row without the key after which it counts as removed"
-    )
-    ignore_families: list[Family] = Field(
-        default=["09", "89", "81"],
-        description="families of chips that are no keys, two hex digits each; the default are ID chips in adapters",
-    )
 
 
 class Ds2490Driver:
@@ -62,11 +49,9 @@ class Ds2490Driver:
 
     def __init__(self, link: UsbLink, settings: Ds2490Settings) -> None:
         self._link = link
-        self._settings = settings
         self._counters: Counter[str] = Counter()
         self._adapter = Adapter(link, self._counters)
-        self._keys = TokenReports(Subject.KEY, settings.misses_to_remove, _describe, self._counters)
-        self._short = FaultReports("probe-short")
+        self._probe = KeyProbe(settings, self._counters)
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -86,11 +71,9 @@ class Ds2490Driver:
         """Keys that come and go, shorts of the probe. Ends by LinkLost, or by what a second try at a failed poll raises."""
         while True:
             is_short, roms = await self._poll()
-            now_ns = self._link.clock_ns()
-            keys = frozenset(str(rom) for rom in roms if rom.family not in self._settings.ignore_families)
-            for news in (*self._short.polled(is_short, now_ns), *self._keys.polled(keys, now_ns)):
+            for news in self._probe.polled(is_short, roms, self._link.clock_ns()):
                 yield news
-            await asyncio.sleep(self._keys.pause_ms(self._settings.poll_interval_ms) / 1000)
+            await asyncio.sleep(self._probe.pause_ms() / 1000)
 
     async def _poll(self) -> tuple[bool, frozenset[Rom]]:
         """One poll, with another try at once where an answer is damaged: poor contact."""
@@ -109,10 +92,6 @@ class Ds2490Driver:
                 await self._adapter.initialise()
                 recovered = True
         return False, frozenset()
-
-
-def _describe(rom: str) -> tuple[str, Data]:
-    return rom, {"family": rom[:2]}
 
 
 _conforms: type[Driver] = Ds2490Driver

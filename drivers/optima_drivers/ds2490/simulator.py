@@ -71,12 +71,14 @@ class Faults:
     Attributes:
         busy: status packets that say that the chip is at work.
         never_idle: so do all, until the chip is reset.
+        stale_packets: status packets that tell of rest and of nothing else, as from before the last command.
         lost_results: results that are not told.
         status: what every status packet is instead.
     """
 
     busy: int = 0
     never_idle: bool = False
+    stale_packets: int = 0
     lost_results: int = 0
     status: bytes | None = None
 
@@ -152,6 +154,9 @@ class Ds2490Chip:
     def _status(self) -> bytes:
         if self.faults.status is not None:
             return self.faults.status
+        if self.faults.stale_packets:
+            self.faults.stale_packets -= 1
+            return bytes([*bytes(8), _IDLE, *bytes(7)])
         busy = self.faults.busy > 0 or self.faults.never_idle
         self.faults.busy = max(0, self.faults.busy - 1)
         head = [0, 0, 0, 0x20, 5, 4, 8, 0, 0 if busy else _IDLE, self._command & 0xFF, self._command >> 8, 0]

@@ -16,26 +16,19 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from typing import ClassVar
 
-from pydantic import Field
-
 from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.errors import LinkError, LinkTimeout, ProtocolError, RemoteProtocolError
 from optima_bridge.link import ByteLink, SerialFormat
 from optima_bridge.model import Capability, Data, DeviceIdentity, Event, Maturity, Observation, Subject
-from optima_bridge.reports import TokenReports
+from optima_bridge.reports import PolledSettings, TokenReports
 from optima_drivers.pn532.cards import Card
 from optima_drivers.pn532.chip import Chip
 
 RANDOM = "random"
 
 
-class Pn532Settings(DriverSettings):
+class Pn532Settings(PolledSettings):
     """Configuration keys of a ``pn532`` device."""
-
-    poll_interval_ms: int = Field(default=100, ge=20, le=1000, description="pause between two polls, in milliseconds")
-    misses_to_remove: int = Field(
-        default=3, ge=1, le=10, description="polls in a row without the card after which it counts as removed"
-    )
 
 
 class Pn532Driver:
@@ -56,10 +49,9 @@ class Pn532Driver:
 
     def __init__(self, link: ByteLink, settings: Pn532Settings) -> None:
         self._link = link
-        self._settings = settings
         self._counters: Counter[str] = Counter()
         self._chip = Chip(link, self._counters)
-        self._cards = TokenReports(Subject.CARD, settings.misses_to_remove, _describe, self._counters)
+        self._cards = TokenReports(Subject.CARD, settings, _describe, self._counters)
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -82,7 +74,7 @@ class Pn532Driver:
             tokens = _tokens(await self._poll())
             for news in self._cards.polled(tokens, self._link.clock_ns()):
                 yield news
-            await self._wait(self._cards.pause_ms(self._settings.poll_interval_ms))
+            await self._wait(self._cards.pause_ms())
 
     async def _poll(self) -> tuple[Card, ...]:
         """One poll; from the start where the chip has lost its settings or fell asleep: its power failed for a moment."""
