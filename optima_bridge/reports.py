@@ -1,4 +1,4 @@
-"""What a polled reader says of each poll: events, and observations where it finds something without anything having happened. Sans-io."""
+"""What a polled reader says of its polls: events, and an observation of what it finds at first. Sans-io."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from optima_bridge.errors import (
 
 INTERFACE = 0
 MAX_TIMEOUT_S = 1.0  # of one transfer: a closed link's thread must come to an end
-VENDOR_OUT, VENDOR_IN = 0x40, 0xC0  # request types: to and from the device as a whole
+VENDOR_OUT = 0x40  # request type: to the device as a whole
 
 T = TypeVar("T")
 

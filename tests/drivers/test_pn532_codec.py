@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optima_bridge.errors import ChecksumError, FrameError, FrameTooLong
@@ -43,6 +43,7 @@ NTAG = "01 01 00 44 00 07 04 A1 B2 C3 D4 E5 F6"
 BOTH = "02 01 00 04 08 04 DE AD BE EF 02 00 44 00 07 04 A1 B2 C3 D4 E5 F6"
 DESFIRE = "01 01 03 44 20 07 04 11 22 33 44 55 66 06 75 77 81 02 80"
 
+busy = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # this PC may be
 messages = st.builds(
     Message, st.sampled_from([TO_CHIP, FROM_CHIP]), st.integers(0, 255), st.binary(max_size=MAX_BODY_BYTES - 2)
 )
@@ -92,6 +93,7 @@ def test_a_published_stream_gives_the_same_whole_and_byte_by_byte() -> None:
     assert decode(*byte_by_byte(stream)) == decode(stream)
 
 
+@busy
 @given(st.lists(frames, max_size=4), st.data())
 def test_every_cut_of_good_frames_gives_the_same(sent: list[Frame], data: st.DataObject) -> None:
     stream = b"".join(map(wire, sent))
@@ -157,6 +159,7 @@ def test_the_chips_error_frame_is_understood() -> None:
     assert decode(bytes.fromhex("00 00 FF 01 FF 7F 81 00")) == [Signal.ERROR]
 
 
+@busy
 @given(st.lists(st.binary(max_size=40) | frames.map(wire), max_size=8), st.integers(0, 8 * 400), st.data())
 def test_nothing_but_frames_and_frame_errors_comes_out_of_any_bytes(
     pieces: list[bytes], bit: int, data: st.DataObject
@@ -225,6 +228,7 @@ def test_a_list_that_cannot_be_is_refused(answer: str) -> None:
         decode_cards(bytes.fromhex(answer))
 
 
+@busy
 @given(st.binary(max_size=60))
 def test_only_frame_errors_come_out_of_any_list(data: bytes) -> None:
     try:
