@@ -1,8 +1,4 @@
-"""USB devices through pyusb: one of those plugged in, its interface ours alone, every transfer on one thread of its own.
-
-    usb:04fa:2490            the device with these ids, vendor and product
-    usb:04fa:2490@1-2.3      the one at this place: bus 1, port 2, port 3 of the hub there; as in /sys/bus/usb/devices
-    usb:04fa:2490#A50285BI   the one with this serial number
+"""USB devices through pyusb: interface 0 of a device ours alone, every transfer on one thread of its own.
 
 Linux only: the kernel's own driver is detached, and gets the interface back when we let go of it.
 """
@@ -11,66 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-import msgspec
-import usb.backend.libusb1
+import usb.backend
 import usb.core
 import usb.util
 
-from optima_bridge.errors import (
-    LinkBusy,
-    LinkError,
-    LinkLost,
-    LinkNotFound,
-    LinkPermission,
-    LinkTimeout,
-    TransferRefused,
-)
+from optima_bridge.errors import LinkBusy, LinkError, LinkLost, LinkTimeout, TransferRefused
+from optima_bridge.link import usbfind
 
 INTERFACE = 0
 MAX_TIMEOUT_S = 1.0  # of one transfer: a closed link's thread must come to an end
 VENDOR_OUT = 0x40  # request type: to the device as a whole
 
 T = TypeVar("T")
-
-
-class UsbPort(msgspec.Struct, frozen=True):
-    """A configured port: which device is meant.
-
-    Attributes:
-        vendor, product: its ids.
-        place: bus and ports, empty where any will do.
-        serial: its serial number, empty where any will do.
-    """
-
-    vendor: int
-    product: int
-    place: str = ""
-    serial: str = ""
-
-    @classmethod
-    def from_text(cls, text: str) -> UsbPort:
-        """Raises LinkNotFound: not a port of these forms."""
-        if not (found := _PORT.fullmatch(text)):
-            raise LinkNotFound(
-                f"{text!r} is not a USB port",
-                cause="it has the form usb:VENDOR:PRODUCT, four hex digits each, with @BUS-PORT or #SERIAL where there are several",
-                next_step="write it as in usb:04fa:2490@1-2; see the ids: lsusb",
-                port=text,
-            )
-        return cls(int(found[1], 16), int(found[2], 16), found[3] or "", found[4] or "")
-
-    def __str__(self) -> str:
-        return f"usb:{self.vendor:04x}:{self.product:04x}" + (self.place and f"@{self.place}")
-
-
-_PORT = re.compile(r"usb:([0-9a-f]{4}):([0-9a-f]{4})(?:@(\d+-\d+(?:\.\d+)*)|#(.+))?", re.IGNORECASE)
 
 
 class UsbLink:
@@ -104,13 +58,13 @@ class UsbLink:
         """Find the device, take it from the kernel's driver, and claim it.
 
         Args:
-            port: see the module.
+            port: see `usbfind`.
             backend: pyusb's; None is libusb-1.0.
 
         Raises:
             LinkNotFound, LinkPermission, LinkBusy, LinkError: several devices fit, or libusb is missing.
         """
-        link = cls(port, await asyncio.to_thread(find, port, backend))
+        link = cls(port, await asyncio.to_thread(usbfind.find, port, backend))
         try:
             await link._call(lambda _: None)
         except BaseException:
@@ -125,7 +79,7 @@ class UsbLink:
     @property
     def place(self) -> str:
         """Where it is plugged in: bus and ports. All the identity that a device without a serial number has."""
-        return place(self._device)
+        return usbfind.place(self._device)
 
     async def control_out(self, request: int, value: int, index: int, timeout_s: float = MAX_TIMEOUT_S) -> None:
         """A vendor request to the device, without data.
@@ -202,62 +156,6 @@ class UsbLink:
             usb.util.dispose_resources(self._device)
 
 
-def find(port: str, backend: usb.backend.IBackend | None = None) -> usb.core.Device:
-    """The one device that `port` names; blocks for some milliseconds.
-
-    Raises:
-        LinkNotFound: none fits.
-        LinkPermission: serial numbers may not be read.
-        LinkError: several fit, or there is no libusb.
-    """
-    wanted = UsbPort.from_text(port)
-    backend = backend or usb.backend.libusb1.get_backend()
-    if backend is None:
-        raise LinkError(
-            "USB devices cannot be reached: libusb-1.0 is not installed, or may not be used here",
-            cause="it is a library of its own, and the service needs netlink sockets for it (RestrictAddressFamilies=AF_NETLINK)",
-            next_step="sudo apt install libusb-1.0-0",
-            port=port,
-        )
-    ids = {"idVendor": wanted.vendor, "idProduct": wanted.product}
-    try:
-        fitting = [
-            device
-            for device in usb.core.find(find_all=True, backend=backend, **ids)
-            if wanted.place in ("", place(device)) and wanted.serial in ("", _serial(device, wanted))
-        ]
-    except usb.core.USBError as error:
-        raise LinkError(f"{port}: the USB devices cannot be listed ({error.strerror})", port=port) from error
-    if not fitting:
-        raise LinkNotFound(f"{port} is not plugged in", port=port)
-    if len(fitting) > 1:
-        ports = sorted(str(msgspec.structs.replace(wanted, place=place(device))) for device in fitting)
-        raise LinkError(
-            f"{len(fitting)} devices fit {port}",
-            cause="the port in the configuration names a kind of device, and several are plugged in",
-            next_step=f"write one of these as its port: {', '.join(ports)}",
-            port=port,
-            ports=ports,
-        )
-    return fitting[0]
-
-
-def place(device: usb.core.Device) -> str:
-    """Bus and ports, as in /sys/bus/usb/devices; stays the same when the device is plugged in again there."""
-    return f"{device.bus}-{'.'.join(map(str, device.port_numbers or ()))}"
-
-
-def _serial(device: usb.core.Device, wanted: UsbPort) -> str:
-    if not wanted.serial:
-        return ""
-    try:
-        return device.serial_number or ""
-    except (usb.core.USBError, ValueError) as error:  # ValueError: pyusb was not even given the languages
-        raise _denied(str(wanted), device) from error
-    finally:
-        usb.util.dispose_resources(device)
-
-
 def _select_alternate(device: usb.core.Device, setting: int, name: str) -> None:
     try:
         device.set_interface_altsetting(INTERFACE, setting)
@@ -288,7 +186,7 @@ def _explain(name: str, device: usb.core.Device, error: usb.core.USBError) -> Li
         case errno.EPIPE:
             return TransferRefused(f"{name} refused a transfer", port=name)
         case errno.EACCES | errno.EPERM:
-            return _denied(name, device)
+            return usbfind.denied(name, device)
         case errno.EBUSY:
             return _busy(name, device)
         case errno.ENODEV | errno.ENXIO | errno.ESHUTDOWN | errno.ENOENT | errno.EIO | errno.EPROTO:
@@ -297,21 +195,10 @@ def _explain(name: str, device: usb.core.Device, error: usb.core.USBError) -> Li
             return LinkError(f"{name}: {error.strerror}", port=name)
 
 
-def _denied(name: str, device: usb.core.Device) -> LinkPermission:
-    ids = f'ATTR{{idVendor}}=="{device.idVendor:04x}", ATTR{{idProduct}}=="{device.idProduct:04x}"'
-    return LinkPermission(
-        f"{name} ({_node(device)}) may not be opened by this user",
-        cause="a udev rule must give the device to the service's group",
-        next_step=f'write into /etc/udev/rules.d/70-optima-bridge.rules: SUBSYSTEM=="usb", {ids}, GROUP="optima-bridge", '
-        'MODE="0660" and plug it in again',
-        port=name,
-    )
-
-
 def _busy(name: str, device: usb.core.Device) -> LinkBusy:
     from optima_bridge.link.serial import find_holder
 
-    if (holder := find_holder(_node(device))) is None:
+    if (holder := find_holder(usbfind.node(device))) is None:
         return LinkBusy(f"{name} is held by another program", port=name)
     pid, program = holder
     return LinkBusy(
@@ -320,7 +207,3 @@ def _busy(name: str, device: usb.core.Device) -> LinkBusy:
         port=name,
         holder={"pid": pid, "program": program},
     )
-
-
-def _node(device: usb.core.Device) -> str:
-    return f"/dev/bus/usb/{device.bus:03}/{device.address:03}"

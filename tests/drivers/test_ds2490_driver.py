@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from optima_bridge.errors import FrameError, LinkLost, LinkTimeout, TransferRefused
-from optima_bridge.link.usb import UsbLink, find
+from optima_bridge.link.usb import UsbLink
+from optima_bridge.link.usbfind import find
 from optima_bridge.model import DeviceIdentity, Subject
 from optima_bridge.testing import ConformanceCase, LinkContract
 from optima_drivers.ds2490 import Ds2490Driver

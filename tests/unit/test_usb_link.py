@@ -23,10 +23,10 @@ from optima_bridge.errors import (
     LinkTimeout,
     TransferRefused,
 )
-from optima_bridge.link import SerialFormat, open_link
-from optima_bridge.link import usb as usb_module
+from optima_bridge.link import SerialFormat, open_link, usbfind
 from optima_bridge.link.portwatch import port_exists
-from optima_bridge.link.usb import UsbLink, UsbPort, find
+from optima_bridge.link.usb import UsbLink
+from optima_bridge.link.usbfind import UsbPort, find
 from optima_bridge.link.usbsim import Plug, UsbBus
 from tests.support import until
 
@@ -198,7 +198,7 @@ def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Another process that has the device's node open; gives its pid."""
     node = tmp_path / "001"
     node.touch()
-    monkeypatch.setattr(usb_module, "_node", lambda _device: str(node))
+    monkeypatch.setattr(usbfind, "node", lambda _device: str(node))
     program = "import sys; held = open(sys.argv[1]); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", program, str(node)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
