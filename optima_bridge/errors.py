@@ -5,7 +5,7 @@
     ├── UsageError             the question itself is wrong: unknown device, bad argument
     │   └── NotFound           no device, driver or job of that name (rc 3); CaMissing
     ├── DriverError            DriverNotFound, ContractMismatch, DuplicateDriver
-    ├── LinkError              LinkNotFound, LinkBusy, LinkPermission, LinkLost, LinkTimeout, TokenAbsent
+    ├── LinkError              LinkNotFound, LinkBusy, LinkPermission, LinkLost, LinkTimeout, TransferRefused, TokenAbsent
     ├── ProtocolError          RemoteProtocolError → FrameError → ChecksumError, FrameTooLong
     ├── DeviceError            the device understood and refused, or reports a fault of its own
     │   ├── SlotError          secure memory: this slot cannot take, keep or give what was asked
@@ -189,6 +189,14 @@ class LinkTimeout(LinkError, TimeoutError):
     exit_status = 7
     default_cause = "no power, a loose cable, or another kind of device on this port"
     default_next_step = "check the cable and that the configured driver fits the device: bridge devices list"
+
+
+class TransferRefused(LinkError):
+    """The device is there and refused a USB transfer. Example: a request that its chip does not know."""
+
+    code = "E-TRANSFER-REFUSED"
+    default_cause = "another kind of device has the same ids, or its chip is in a state that only a reset ends"
+    default_next_step = "unplug it and plug it in again, then see: bridge devices list"
 
 
 class TokenAbsent(LinkError):

@@ -3,6 +3,7 @@
     /dev/serial/by-id/…             serial      a byte pipe through pyserial
     evdev:/dev/input/by-id/…        evdev       key presses of an input device
     hidraw:/dev/…                   hidraw      reports of a HID device
+    usb:VENDOR:PRODUCT              usb         USB transfers through pyusb; @BUS-PORT or #SERIAL where there are several
     memory:NAME                     memory      a byte pipe in this process; tests and simulators
 
 What stands before the colon is the port's *scheme*; a driver declares those it works on. A new kind of link is a module
@@ -106,7 +107,7 @@ async def open_link(port: str, serial_format: SerialFormat) -> Link:
     if opener is None:
         raise LinkNotFound(
             f"{port!r} is not a port",
-            cause="a port is an absolute path, evdev:PATH, hidraw:PATH, or memory:NAME in tests",
+            cause="a port is an absolute path, evdev:PATH, hidraw:PATH, usb:VENDOR:PRODUCT, or memory:NAME in tests",
             port=port,
         )
     return await opener(port, serial_format)
@@ -136,6 +137,12 @@ async def _open_hidraw(port: str, _: SerialFormat) -> Link:
     from optima_bridge.link.hidraw import HidrawLink
 
     return HidrawLink.open(port)
+
+
+async def _open_usb(port: str, _: SerialFormat) -> Link:
+    from optima_bridge.link.usb import UsbLink
+
+    return await UsbLink.open(port)
 
 
 async def _open_memory(port: str, _: SerialFormat) -> ByteLink:
@@ -168,5 +175,6 @@ OPENERS: dict[str, Callable[[str, SerialFormat], Awaitable[Link]]] = {
     **BYTE_OPENERS,
     "evdev": _open_evdev,
     "hidraw": _open_hidraw,
+    "usb": _open_usb,
 }
 """By scheme; each imports what it needs only when it is used."""

@@ -8,9 +8,9 @@ import random
 import pytest
 
 from optima_bridge.errors import ChecksumError, FrameError
+from optima_bridge.wire.onewire import Rom, SearchPass, crc8
 from optima_drivers.ds2480b import codec
 from optima_drivers.ds2480b.codec import Bus
-from optima_drivers.ds2480b.onewire import Rom, SearchPass, crc8
 from optima_drivers.ds2480b.simulator import Ds2480bSimulator
 
 ROM_A = bytes.fromhex("01 78 56 34 12 00 00 4E")

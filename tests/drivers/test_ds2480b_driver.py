@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from optima_bridge.errors import LinkError, LinkLost, LinkTimeout, RemoteProtocolError
 from optima_bridge.link import memory_pair
 from optima_bridge.model import DeviceIdentity, Event, Observation, Subject
+from optima_bridge.wire.onewire import Rom, crc8
 from optima_drivers.ds2480b import Ds2480bDriver
 from optima_drivers.ds2480b.driver import Ds2480bSettings
-from optima_drivers.ds2480b.onewire import Rom, crc8
 from optima_drivers.ds2480b.simulator import Ds2480bSimulator, Mode
 from tests.virtual_time import run, virtual_loop
 

@@ -3,66 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from optima_bridge.errors import LinkLost, LinkNotFound, LinkTimeout
+from optima_bridge.errors import LinkTimeout
 from optima_bridge.link import open_byte_link
 from optima_bridge.link.ptys import MAX_WAITING_BYTES, PtyServer
-from optima_bridge.model import Event
 from optima_drivers.ds2480b import Ds2480bDriver
 from optima_drivers.ds2480b.driver import Ds2480bSettings
 from optima_drivers.ds2480b.simulator import Ds2480bSimulator, simulator_on_pty
+from tests.drivers.pty_bench import LIMIT_S, comes_and_goes, is_usable_again_after_unplugging
 
 A = "017856341200004E"
 FORMAT = Ds2480bDriver.info.serial_format
-LIMIT_S = 20.0  # only a hang takes as long
 
 
 @pytest.mark.parametrize("baud", [None, 9600])
 async def test_a_key_comes_and_goes_over_a_pty(baud: int | None) -> None:
     simulator = Ds2480bSimulator()
-    async with asyncio.timeout(LIMIT_S), simulator_on_pty(simulator, baud=baud) as path:
-        link = await open_byte_link(path, FORMAT)
-        driver = Ds2480bDriver(link, Ds2480bSettings(poll_interval_ms=20))
-        assert (await driver.start()).model == "DS2480B"
-        simulator.put(A)
-        actions = []
-        async with aclosing(driver.events()) as events:
-            async for event in events:
-                if isinstance(event, Event):
-                    assert event.identifier == A
-                    actions.append(event.action)
-                    if event.action == "inserted":
-                        simulator.lift()
-                    if event.action == "removed":
-                        break
-        assert actions == ["inserted", "suspect", "removed"]
-        await driver.stop()
-        link.close()
+    async with simulator_on_pty(simulator, baud=baud) as path:
+        assert await comes_and_goes(path, Ds2480bDriver, lambda: simulator.put(A), simulator.lift) == A
 
 
 async def test_an_unplugged_adapter_ends_the_events_and_is_usable_again_under_its_path(tmp_path: Path) -> None:
     simulator = Ds2480bSimulator()
-    async with asyncio.timeout(LIMIT_S), PtyServer(simulator, symlink=tmp_path / "usb-DS9097U") as adapter:
-        for _ in range(2):
-            link = await open_byte_link(adapter.path, FORMAT)
-            driver = Ds2480bDriver(link, Ds2480bSettings())
-            await driver.start()
-            async with aclosing(driver.events()) as events:
-                await anext(events)
-                adapter.unplug()
-                with pytest.raises(LinkLost):
-                    async for _ in events:
-                        pass
-            await driver.stop()
-            link.close()
-            with pytest.raises(LinkNotFound):
-                await open_byte_link(adapter.path, FORMAT)
-            simulator.break_()
-            adapter.replug()
+    adapter = PtyServer(simulator, symlink=tmp_path / "usb-adapter")
+    await is_usable_again_after_unplugging(adapter, Ds2480bDriver, simulator.break_)
 
 
 async def test_a_dead_adapter_times_out() -> None:

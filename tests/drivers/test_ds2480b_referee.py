@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from optima_drivers.ds2480b.onewire import Rom
+from optima_bridge.wire.onewire import Rom
 from optima_drivers.ds2480b.simulator import Ds2480bSimulator, simulator_on_pty
 
 pytestmark = pytest.mark.referee

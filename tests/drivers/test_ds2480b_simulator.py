@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from optima_bridge.wire.onewire_slaves import OneWireBus
 from optima_drivers.ds2480b.simulator import Ds2480bSimulator, Mode
-from optima_drivers.ds2480b.slaves import OneWireBus
 
 ROM_A = "017856341200004E"
 ROM_B = "0101EFCDAB00002C"

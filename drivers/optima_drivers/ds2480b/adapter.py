@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from optima_bridge.errors import FrameError, LinkTimeout, RemoteProtocolError
 from optima_bridge.link import ByteLink
+from optima_bridge.wire.onewire import Rom
 from optima_drivers.ds2480b import codec
 from optima_drivers.ds2480b.codec import Bus
-from optima_drivers.ds2480b.onewire import Rom
 
 ANSWER_TIMEOUT_S = 0.1  # silence; a reset takes 3 ms, a search byte 2 ms, USB up to 16 ms, a busy PC some more
 SETTLE_S = 0.02  # the chip wants 2 ms after a break and 4 ms after calibration; FTDI holds a byte back for 16 ms

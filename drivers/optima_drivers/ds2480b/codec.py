@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import Enum
 
 from optima_bridge.errors import FrameError
-from optima_drivers.ds2480b.onewire import SearchPass
+from optima_bridge.wire.onewire import SearchPass
 
 DATA_MODE = b"\xe1"
 COMMAND_MODE = b"\xe3"

@@ -11,38 +11,23 @@ Source: DS2480B data sheet 19-5047; Book of iButton Standards, ch. 5.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import Annotated, ClassVar
-
-from pydantic import Field, StringConstraints
+from collections.abc import AsyncGenerator, Mapping
+from typing import ClassVar
 
 from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.errors import FrameError, LinkTimeout
 from optima_bridge.link import ByteLink, SerialFormat
-from optima_bridge.model import Capability, Data, DeviceIdentity, Event, Maturity, Observation, Subject
-from optima_bridge.presence import ABSENT, Change, PolledPresence
+from optima_bridge.model import Capability, DeviceIdentity, Event, Maturity, Observation
+from optima_bridge.probe import KeyProbe, ProbeSettings
+from optima_bridge.wire.onewire import Rom
 from optima_drivers.ds2480b.adapter import Adapter
 from optima_drivers.ds2480b.codec import Bus, is_arrival
-from optima_drivers.ds2480b.onewire import Rom
 
-READS_TO_GRANT = 2
 MAX_READS = 5  # of one poll, while the answers are damaged
-PENDING_WAIT_MS = 20  # between polls while a candidate or a suspicion waits for the next one
-
-Family = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{2}$", to_upper=True)]
 
 
-class Ds2480bSettings(DriverSettings):
+class Ds2480bSettings(ProbeSettings):
     """Configuration keys of a ``ds2480b`` device."""
-
-    poll_interval_ms: int = Field(default=100, ge=20, le=1000, description="pause between two polls, in milliseconds")
-    misses_to_remove: int = Field(
-        default=3, ge=1, le=10, description="polls in a row without the key after which it counts as removed"
-    )
-    ignore_families: list[Family] = Field(
-        default=["09", "89", "81"],
-        description="families of chips that are no keys, two hex digits each; the default are ID chips in adapters",
-    )
 
 
 class Ds2480bDriver:
@@ -63,12 +48,9 @@ class Ds2480bDriver:
 
     def __init__(self, link: ByteLink, settings: Ds2480bSettings) -> None:
         self._link = link
-        self._settings = settings
         self._counters: Counter[str] = Counter()
         self._adapter = Adapter(link, self._counters)
-        self._presence = PolledPresence(READS_TO_GRANT, settings.misses_to_remove)
-        self._known = False  # whether anything was said about the key
-        self._shorted: bool | None = None
+        self._probe = KeyProbe(settings, self._counters)
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -87,8 +69,7 @@ class Ds2480bDriver:
         """Keys that come and go, shorts of the probe. Ends by LinkLost, or by LinkTimeout when the chip falls silent."""
         while True:
             bus, roms = await self._poll()
-            now_ns = self._link.clock_ns()
-            for news in (*self._short(bus is Bus.SHORT, now_ns), *self._keys(roms, now_ns)):
+            for news in self._probe.polled(bus is Bus.SHORT, roms, self._link.clock_ns()):
                 yield news
             await self._wait()
 
@@ -110,39 +91,9 @@ class Ds2480bDriver:
         await self._adapter.detect()  # so much damage: is it still a DS2480B that answers?
         return Bus.NONE, frozenset()
 
-    def _short(self, shorted: bool, now_ns: int) -> Iterator[Event | Observation]:
-        before, self._shorted = self._shorted, shorted
-        state: Data = {"active": shorted, "code": "probe-short"}
-        if before is None and not shorted:
-            yield Observation(Subject.FAULT, state)
-        elif before is not shorted:
-            action = "raised" if shorted else "cleared"
-            yield Event(Subject.FAULT, action, mono_ns=now_ns, data={"code": "probe-short"}, state=state)
-
-    def _keys(self, roms: frozenset[Rom], now_ns: int) -> Iterator[Event | Observation]:
-        keys = frozenset(str(rom) for rom in roms if rom.family not in self._settings.ignore_families)
-        if self._presence.held is not None and self._presence.held not in keys:
-            self._counters["misses"] += 1
-        changes = self._presence.poll(keys, now_ns)
-        if not self._known and not keys:
-            yield Observation(Subject.KEY, ABSENT)
-        self._known = self._known or bool(changes) or not keys
-        for change in changes:
-            yield Event(
-                Subject.KEY,
-                change.action,
-                mono_ns=change.at_ns,
-                identifier=change.identifier,
-                data=_data(change, len(keys)),
-                state=change.state,
-            )
-
     async def _wait(self) -> None:
         """Until the next poll is due, or a key announces itself."""
-        interval_ms = self._settings.poll_interval_ms
-        if not self._presence.settled:
-            interval_ms = min(interval_ms, PENDING_WAIT_MS)
-        due_ns = self._link.clock_ns() + interval_ms * 1_000_000
+        due_ns = self._link.clock_ns() + self._probe.pause_ms() * 1_000_000
         while (left_ns := due_ns - self._link.clock_ns()) > 0:
             try:
                 received = await self._link.read(timeout_s=left_ns / 1e9)
@@ -152,15 +103,6 @@ class Ds2480bDriver:
                 self._counters["arrivals"] += 1
                 return
             self._counters["noise_bytes"] += len(received)
-
-
-def _data(change: Change, keys: int) -> Data:
-    if change.identifier is None:
-        return {"keys": keys}
-    data: dict[str, str | int] = {"family": change.identifier[:2]}
-    if change.last_seen_ns != change.at_ns:
-        data["last_seen_ms"] = (change.at_ns - change.last_seen_ns) // 1_000_000
-    return data
 
 
 _conforms: type[Driver] = Ds2480bDriver

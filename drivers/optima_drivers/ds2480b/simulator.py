@@ -13,8 +13,8 @@ from enum import Enum
 from pathlib import Path
 
 from optima_bridge.link.ptys import PtyServer
+from optima_bridge.wire.onewire_slaves import OneWireBus, OneWireSlave
 from optima_drivers.ds2480b.codec import CHIP_REVISION, Bus
-from optima_drivers.ds2480b.slaves import OneWireBus, OneWireSlave
 
 DATA_MODE, COMMAND_MODE, END_PULSE = 0xE1, 0xE3, 0xF1
 # Configuration parameters 1 to 7 after a master reset; 3 is the pull-up's length, 7 the baud rate.

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from optima_bridge.errors import ChecksumError, FrameError
-from optima_drivers.ds2480b.onewire import ROM_SIZE_BYTES, Rom, SearchPass, crc8
+from optima_bridge.wire.onewire import ROM_SIZE_BYTES, Rom, SearchPass, crc8
 
 KEY = bytes.fromhex("01 B7 BA 10 00 00 00 75")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from optima_drivers.ds2480b.onewire import Rom
+from optima_bridge.wire.onewire import Rom
 
 READ_ROM, READ_ROM_OLD, SEARCH_ROM = 0x33, 0x0F, 0xF0
 ROM_BITS = 64

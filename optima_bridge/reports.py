@@ -1,0 +1,90 @@
+"""What a polled reader says of its polls: events, and an observation of what it finds at first. Sans-io."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from pydantic import Field
+
+from optima_bridge.driver import DriverSettings
+from optima_bridge.model import Data, Event, Observation, Subject
+from optima_bridge.presence import ABSENT, PolledPresence
+
+READS_TO_GRANT = 2
+PENDING_PAUSE_MS = 20  # between polls while a candidate or a suspicion waits for the next one
+
+News = Event | Observation
+
+
+class PolledSettings(DriverSettings):
+    """Configuration keys of a reader that is polled."""
+
+    poll_interval_ms: int = Field(default=100, ge=20, le=1000, description="pause between two polls, in milliseconds")
+    misses_to_remove: int = Field(
+        default=3, ge=1, le=10, description="polls in a row without a key or card after which it counts as removed"
+    )
+
+
+class TokenReports:
+    """The keys or cards on one reader.
+
+    Args:
+        subject: what they are; ``ambiguous`` counts them under its plural.
+        describe: gives what events say of a token: its identifier, None where it is none to rely on, and facts.
+        counters: gets ``misses``, polls without the held token.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        settings: PolledSettings,
+        describe: Callable[[str], tuple[str | None, Data]],
+        counters: Counter[str],
+    ) -> None:
+        self._subject = subject
+        self._presence = PolledPresence(READS_TO_GRANT, settings.misses_to_remove)
+        self._poll_interval_ms = settings.poll_interval_ms
+        self._describe = describe
+        self._counters = counters
+        self._known = False  # whether anything was said yet
+
+    def polled(self, tokens: frozenset[str], now_ns: int) -> Iterator[News]:
+        """Take the result of one complete poll; gives what is to be said of it, in order."""
+        presence = self._presence
+        self._counters["misses"] += presence.held is not None and presence.held not in tokens
+        changes = presence.poll(tokens, now_ns)
+        if not self._known and not tokens:
+            yield Observation(self._subject, ABSENT)
+        self._known = self._known or bool(changes) or not tokens
+        for change in changes:
+            identifier: str | None = None
+            data: Data = {f"{self._subject}s": len(tokens)}
+            if change.identifier is not None:
+                identifier, data = self._describe(change.identifier)
+                if change.last_seen_ns != change.at_ns:
+                    data = {**data, "last_seen_ms": (change.at_ns - change.last_seen_ns) // 1_000_000}
+            yield Event(self._subject, change.action, change.at_ns, data, identifier, change.state)
+
+    def pause_ms(self) -> int:
+        """How long to wait until the next poll: shorter while the last one left something undecided."""
+        return self._poll_interval_ms if self._presence.settled else min(self._poll_interval_ms, PENDING_PAUSE_MS)
+
+
+class FaultReports:
+    """One fault that each poll finds or does not."""
+
+    def __init__(self, code: str) -> None:
+        self._code = code
+        self._active: bool | None = None
+
+    def polled(self, active: bool, now_ns: int) -> Iterator[News]:
+        """Take the result of one complete poll; gives what is to be said of it."""
+        before, self._active = self._active, active
+        state: Data = {"active": active, "code": self._code}
+        if before is None and not active:
+            yield Observation(Subject.FAULT, state)
+        elif before is not active:
+            yield Event(
+                Subject.FAULT, "raised" if active else "cleared", now_ns, data={"code": self._code}, state=state
+            )
