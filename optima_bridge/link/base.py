@@ -1,6 +1,7 @@
 """What every link offers, and the one place that turns a configured port into an open link.
 
     /dev/serial/by-id/…             serial      a byte pipe through pyserial
+    rfc2217://HOST:PORT             rfc2217     a byte pipe to a port of a terminal server, through pyserial
     evdev:/dev/input/by-id/…        evdev       key presses of an input device
     hidraw:/dev/…                   hidraw      reports of a HID device
     usb:VENDOR:PRODUCT              usb         USB transfers through pyusb; @BUS-PORT or #SERIAL where there are several
@@ -107,7 +108,7 @@ async def open_link(port: str, serial_format: SerialFormat) -> Link:
     if opener is None:
         raise LinkNotFound(
             f"{port!r} is not a port",
-            cause="a port is an absolute path, evdev:PATH, hidraw:PATH, usb:VENDOR:PRODUCT, or memory:NAME in tests",
+            cause="a port is an absolute path, rfc2217://HOST:PORT, evdev:PATH, hidraw:PATH, usb:VENDOR:PRODUCT, or memory:NAME in tests",
             port=port,
         )
     return await opener(port, serial_format)
@@ -125,6 +126,12 @@ async def _open_serial(port: str, serial_format: SerialFormat) -> ByteLink:
         return SerialLink.open(port, serial_format)
     except LinkBusy as error:
         raise await asyncio.to_thread(name_holder, port, error) from error
+
+
+async def _open_rfc2217(port: str, serial_format: SerialFormat) -> ByteLink:
+    from optima_bridge.link.rfc2217 import Rfc2217Link
+
+    return await Rfc2217Link.open(port, serial_format)
 
 
 async def _open_evdev(port: str, _: SerialFormat) -> Link:
@@ -169,6 +176,7 @@ NODE_SCHEMES = frozenset({"evdev", "hidraw"})
 """Those whose port is a path behind the colon."""
 BYTE_OPENERS: dict[str, Callable[[str, SerialFormat], Awaitable[ByteLink]]] = {
     "serial": _open_serial,
+    "rfc2217": _open_rfc2217,
     "memory": _open_memory,
 }
 OPENERS: dict[str, Callable[[str, SerialFormat], Awaitable[Link]]] = {

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from optima_bridge.errors import LinkBusy, LinkLost, LinkNotFound, LinkTimeout
+from optima_bridge.link.lines import Line, Sample
 
 MAX_READ_BYTES = 4096
 _named: dict[str, MemoryLink] = {}
@@ -22,14 +23,32 @@ class MemoryPeer:
     Attributes:
         on_write: called with each write of the driver; a simulator answers by `feed`.
         on_break: called when the driver sends a break.
+        on_outputs: called with DTR and RTS when the driver switches them.
+        counts_edges: whether the port counts the edges of its inputs.
         written: everything the driver has written, for tests.
     """
 
     def __init__(self) -> None:
         self.on_write: Callable[[bytes], None] | None = None
         self.on_break: Callable[[], None] | None = None
+        self.on_outputs: Callable[[bool, bool], None] | None = None
+        self.counts_edges = True
         self.written = bytearray()
+        self._on: frozenset[Line] = frozenset()
+        self._edges = dict.fromkeys(Line, 0)
         self._link: MemoryLink | None = None
+
+    def set_lines(self, on: Iterable[Line]) -> None:
+        """Switch the driver's inputs: these are on, the others off."""
+        before, self._on = self._on, frozenset(on)
+        for line in before ^ self._on:
+            self._edges[line] += 1
+        assert self._link is not None
+        self._link._starving.clear()  # noqa: SLF001 - the two ends of one pipe
+
+    def sample(self) -> Sample:
+        """The driver's inputs now."""
+        return Sample(self._on, dict(self._edges) if self.counts_edges else None)
 
     def feed(self, data: bytes) -> None:
         """Let `data` arrive at the driver."""
@@ -110,6 +129,17 @@ class MemoryLink:
         self._check()
         if self._peer.on_break:
             self._peer.on_break()
+        await asyncio.sleep(0)
+
+    async def read_lines(self) -> Sample:
+        self._check()
+        self._starving.set()
+        return self._peer.sample()
+
+    async def set_outputs(self, *, dtr: bool, rts: bool) -> None:
+        self._check()
+        if self._peer.on_outputs:
+            self._peer.on_outputs(dtr, rts)
         await asyncio.sleep(0)
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ import serial
 
 from optima_bridge.errors import LinkBusy, LinkError, LinkLost, LinkTimeout
 from optima_bridge.link.base import SerialFormat, why_not_opened
+from optima_bridge.link.lines import PortLines, Sample
 
 MAX_READ_BYTES = 4096
 MAX_BUFFER_BYTES = 65536
@@ -28,6 +29,7 @@ class SerialLink:
     def __init__(self, port: serial.Serial) -> None:
         self._port = port
         self._fd: int = port.fileno()
+        self._lines = PortLines(self._fd)
         self._buffer = bytearray()
         self._error: LinkLost | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -135,6 +137,22 @@ class SerialLink:
                 return  # a pty has no line to hold
             raise self._lose(error) from error
 
+    async def read_lines(self) -> Sample:
+        if self._error:
+            raise self._error
+        try:
+            return await self._lines.read()
+        except OSError as error:
+            raise self._no_lines(error) from error
+
+    async def set_outputs(self, *, dtr: bool, rts: bool) -> None:
+        if self._error:
+            raise self._error
+        try:
+            await self._lines.set_outputs(dtr=dtr, rts=rts)
+        except OSError as error:
+            raise self._no_lines(error) from error
+
     def close(self) -> None:
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
@@ -142,8 +160,11 @@ class SerialLink:
             self._fd = -1
             self._error = self._error or LinkLost(f"{self.name} was closed")
             self._wake()
-            with contextlib.suppress(OSError):  # it may be gone already
-                self._port.close()
+            self._lines.close(self._close_port)
+
+    def _close_port(self) -> None:
+        with contextlib.suppress(OSError):  # it may be gone already
+            self._port.close()
 
     def _readable(self) -> None:
         try:
@@ -178,6 +199,16 @@ class SerialLink:
         finally:
             if self._fd >= 0:
                 self._loop.remove_writer(self._fd)
+
+    def _no_lines(self, error: OSError) -> LinkError:
+        if error.errno not in (errno.ENOTTY, errno.EINVAL):
+            return self._lose(error)
+        return LinkError(
+            f"{self.name} has no modem lines",
+            cause="it is a pseudo-terminal, or an adapter whose driver cannot read CTS, DSR, DCD and RI",
+            next_step="use another port; see which ports there are: bridge devices list --all",
+            port=self.name,
+        )
 
     def _lose(self, error: OSError | None) -> LinkLost:
         if self._error is None:

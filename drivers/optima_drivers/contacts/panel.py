@@ -1,0 +1,160 @@
+"""The switches on one port: their lines polled, their edges compared, their wires tested.
+
+    feed (RTS or DTR) ──► contact ──► line        poll  5 … 10 ms  level, and edges since the last poll
+                                                  test  each minute: feed off, every line must go off; feed on again
+
+A line that stays on without its feed is shorted or fed from elsewhere: stuck. A cut wire looks like an open contact, which
+is why a closed one must be the one that grants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal, Self
+
+import msgspec
+from pydantic import Field, model_validator
+
+from optima_bridge.driver import DriverSettings
+from optima_bridge.link import Line, ModemLines, Sample
+
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+FEED_OFF_S = 0.02  # an input's filter, and the 16 ms that an FTDI adapter may hold its news back
+LOOP_LIMIT_S = 0.25  # for the lines to follow the feed: a terminal server, a busy PC
+RETEST_S = 5  # while a line is stuck
+MIN_POLLS = 3
+SETTLE_MS = 40  # after the feed is back, edges may still be reported that the test has made
+
+
+class PanelSettings(DriverSettings):
+    """Configuration keys that every driver of contacts has."""
+
+    inverted: frozenset[Line] = Field(
+        default=frozenset(),
+        description="lines that are off while their contact is closed: a contact in a relay's place",
+    )
+    debounce_ms: int = Field(
+        default=50, ge=10, le=1000, description="how long a contact must be steady before it grants, milliseconds"
+    )
+    poll_interval_ms: int = Field(default=10, ge=1, le=10, description="from one poll to the next, milliseconds")
+    feed: Literal["rts", "dtr", "none"] = Field(
+        default="rts",
+        description="the output that the contacts get their voltage from; none: from elsewhere, no loop test",
+    )
+    loop_test_s: int = Field(
+        default=60, ge=0, le=86_400, description="from one loop test to the next, seconds; 0: none"
+    )
+
+    @model_validator(mode="after")
+    def _sees_enough(self) -> Self:
+        if self.debounce_ms < MIN_POLLS * self.poll_interval_ms:
+            raise ValueError(
+                f"debounce_ms must be {MIN_POLLS} times poll_interval_ms or more: so many polls must agree"
+            )
+        return self
+
+
+class View(msgspec.Struct, frozen=True):
+    """What one poll found.
+
+    Attributes:
+        closed: lines whose contact is closed.
+        moved: lines that changed since the last poll, as far as the port counts that.
+        stuck: lines that were on without their feed.
+        at_ns: when.
+    """
+
+    closed: frozenset[Line]
+    moved: frozenset[Line]
+    stuck: frozenset[Line]
+    at_ns: int
+
+
+class Panel:
+    """Polls the watched lines of a link.
+
+    Args:
+        counters: gets ``polls``, ``pulses`` (seen by edges alone), ``loop_tests`` and ``late_polls``.
+    """
+
+    def __init__(
+        self, link: ModemLines, settings: PanelSettings, lines: frozenset[Line], counters: Counter[str]
+    ) -> None:
+        self._link = link
+        self._settings = settings
+        self._lines = lines
+        self._counters = counters
+        self._before: Sample | None = None
+        self._stuck: frozenset[Line] = frozenset()
+        self._due_ns = self._test_due_ns = self._settled_ns = 0
+
+    async def start(self) -> None:
+        """Feed the contacts. Raises LinkError: the port has no modem lines."""
+        await self._link.set_outputs(dtr=True, rts=True)
+        await self._link.read_lines()
+        self._due_ns = self._test_due_ns = self._link.clock_ns()
+
+    async def poll(self) -> View:
+        """The contacts now; at times after a loop test. Raises LinkError."""
+        sample = await self._link.read_lines()
+        if self._settings.feed != "none" and self._settings.loop_test_s and self._link.clock_ns() >= self._test_due_ns:
+            self._stuck = frozenset()
+            if on := sample.on & self._lines:  # with none on there is nothing to test: it waits for one
+                await self._test_loop(on)
+                sample = await self._link.read_lines()
+        now_ns = self._link.clock_ns()
+        self._counters["polls"] += 1
+        self._set_due(now_ns)
+        moved = self._moved(sample, now_ns)
+        self._before = sample
+        return View((sample.on ^ self._settings.inverted) & self._lines, moved, self._stuck, now_ns)
+
+    def wait_s(self) -> float:
+        """Seconds until the next poll is due."""
+        return max(0, self._due_ns - self._link.clock_ns()) / NS_PER_S
+
+    def _set_due(self, now_ns: int) -> None:
+        """Keep the beat; one that was missed is not made up for."""
+        interval_ns = self._settings.poll_interval_ms * NS_PER_MS
+        if now_ns < self._due_ns:
+            return  # an early one, for another reason
+        if now_ns - self._due_ns > interval_ns:
+            self._counters["late_polls"] += 1
+            self._due_ns = now_ns
+        self._due_ns += interval_ns
+
+    def _moved(self, sample: Sample, now_ns: int) -> frozenset[Line]:
+        before = self._before
+        if before is None or before.edges is None or sample.edges is None or now_ns < self._settled_ns:
+            return frozenset()
+        moved = frozenset(line for line in self._lines if sample.edges[line] != before.edges[line])
+        self._counters["pulses"] += len(moved - (before.on ^ sample.on))
+        return moved
+
+    async def _test_loop(self, on: frozenset[Line]) -> None:
+        """Take the feed away from the lines that are on, and give it back; what is on without it is stuck."""
+        self._counters["loop_tests"] += 1
+        rts_feeds = self._settings.feed == "rts"
+        try:
+            await self._link.set_outputs(dtr=rts_feeds, rts=not rts_feeds)
+            await asyncio.sleep(FEED_OFF_S)
+            self._stuck = await self._until(lambda lines: not lines)
+        finally:
+            await self._link.set_outputs(dtr=True, rts=True)
+        await self._until(lambda lines: on <= lines)
+        pause_s = min(RETEST_S, self._settings.loop_test_s) if self._stuck else self._settings.loop_test_s
+        self._due_ns = self._link.clock_ns()
+        self._settled_ns = self._due_ns + SETTLE_MS * NS_PER_MS
+        self._test_due_ns = self._due_ns + pause_s * NS_PER_S
+
+    async def _until(self, fits: Callable[[frozenset[Line]], bool]) -> frozenset[Line]:
+        """The watched lines that are on as soon as that fits, or when the limit has passed."""
+        end_ns = self._link.clock_ns() + int(LOOP_LIMIT_S * NS_PER_S)
+        while True:
+            on = (await self._link.read_lines()).on & self._lines
+            if fits(on) or self._link.clock_ns() >= end_ns:
+                return on
+            await asyncio.sleep(self._settings.poll_interval_ms / 1000)
