@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
@@ -34,6 +35,12 @@ needs_pkcs11_tool = pytest.mark.skipif(
 needs_p11tool = pytest.mark.skipif(
     shutil.which("p11tool") is None, reason="p11tool (Debian package gnutls-bin) is not installed"
 )
+
+
+def memory_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder in memory where there is such a thing: the disk's fsync is not what is tested."""
+    shared = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None)
 
 
 class SoftHsm:
@@ -83,4 +90,9 @@ def give_back() -> None:
     from optima_bridge.link.cryptoki import library
 
     module = library(MODULE)
-    module.thread.wait(lambda: [session.release() for session in [*module.users]], TIMEOUT_S)
+
+    def release() -> None:
+        for session in [*module.users]:
+            session.release()
+
+    module.thread.wait(release, TIMEOUT_S)

@@ -65,7 +65,7 @@ _REFUSED = (
 
 
 class TokenSession:
-    """One token and our session with it: public until `login`, and again after `begin`.
+    """One token and our sessions with it: one to work in, and from `login` to `end` one that keeps us logged in.
 
     Each method but `claim` and `release` makes sure first that the token is still there. All may raise TokenAbsent,
     LinkLost, RemoteProtocolError (it is not known whether it took effect) and SlotError (refused); those that write
@@ -78,12 +78,17 @@ class TokenSession:
         self.thread = self._library.thread
         self._token: pkcs11.Token | None = None
         self._session: pkcs11.Session | None = None
-        self.logged_in = False
+        self._login: pkcs11.Session | None = None
 
     @property
     def serial(self) -> bytes | None:
         """Of the token that the session was begun with."""
         return self._token.serial if self._token else None
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether the token has taken our PIN."""
+        return self._login is not None
 
     def claim(self) -> None:
         """Have the module loaded and initialised, until `release`."""
@@ -96,39 +101,27 @@ class TokenSession:
         self._library.leave(self)
 
     def begin(self) -> TokenInfo:
-        """Forget the session, look for the token anew, and be who logs in to it in this process.
+        """Look for the token anew and work in a fresh session. The same token keeps us logged in: each login is a risk.
 
         Raises:
             TokenAbsent: no token is as the URI says. LinkError: several are.
             LinkBusy: something else in this process uses it.
         """
-        self.end()
         self.claim()
-        self._token = None
-        found = [token for token in self._library.tokens() if _fits(token, self.uri)]
-        if not found:
-            raise TokenAbsent(f"no token is as {self.uri.text} says")
-        if len(found) > 1:
-            raise LinkError(
-                f"{len(found)} tokens are as {self.uri.text} says",
-                cause="they have the same label",
-                next_step=f"name one by serial=: {', '.join(sorted(_serial(token) for token in found))}",
-            )
-        if any(found[0].serial == other.serial for other in self._library.users if other is not self):
-            raise LinkBusy(
-                f"{self.uri.text} is in use",
-                cause="another part of this process is logged in to the same token",
-                holder={"pid": 0, "program": "this process"},
-            )
-        self._token = found[0]
-        return _info(found[0])
+        before, self._token = self.serial, None
+        token = self._find()
+        if token.serial == before:
+            self._end_work()
+        else:
+            self.end()
+        self._token = token
+        return _info(token)
 
     def end(self) -> None:
-        """Log out and close the session, if there is one; the next step opens a public one."""
-        session, self._session, self.logged_in = self._session, None, False
-        if session is not None:
-            with suppress(PKCS11Error):  # the token is gone, and the session with it
-                session.close()
+        """Log out and close the sessions, if there are any; the next step opens a public one."""
+        self._end_work()
+        login, self._login = self._login, None
+        _close(login)
 
     def look(self) -> TokenInfo:
         """What the token says now.
@@ -158,7 +151,7 @@ class TokenSession:
         assert self._token is not None
         self.end()
         try:
-            self._session = self._token.open(rw=True, user_pin=pin.decode())
+            self._login = self._token.open(user_pin=pin.decode())
         except UnicodeDecodeError as error:
             raise WrongSecret(
                 f"the PIN of {self.uri.text} is no UTF-8 text, so it was not tried", attempts_remaining=None
@@ -171,7 +164,6 @@ class TokenSession:
             raise WrongSecret(f"{self.uri.text} refused the PIN{more}", attempts_remaining=left) from error
         except PKCS11Error as error:
             raise _ours(self.uri.text, error) from error
-        self.logged_in = True
 
     def certificates(self, prefix: str) -> list[Entry]:
         """The certificates whose label begins with `prefix`; of all others only the label is read."""
@@ -257,14 +249,45 @@ class TokenSession:
                 }
             )
 
+    def _end_work(self) -> None:
+        session, self._session = self._session, None
+        _close(session)
+
+    def _find(self) -> pkcs11.Token:
+        found = [token for token in self._library.tokens() if _fits(token, self.uri)]
+        if not found:
+            raise TokenAbsent(f"no token is as {self.uri.text} says")
+        if len(found) > 1:
+            raise LinkError(
+                f"{len(found)} tokens are as {self.uri.text} says",
+                cause="they have the same label",
+                next_step=f"name one by serial=: {', '.join(sorted(_serial(token) for token in found))}",
+            )
+        if any(found[0].serial == other.serial for other in self._library.users if other is not self):
+            raise LinkBusy(
+                f"{self.uri.text} is in use",
+                cause="another part of this process uses the same token",
+                holder={"pid": 0, "program": "this process"},
+            )
+        return found[0]
+
     @contextmanager
     def _session_in_use(self) -> Iterator[pkcs11.Session]:
         self.look()
         assert self._token is not None
+        was_logged_in = self.logged_in
         try:
             if self._session is None:
-                self._session = self._token.open()
+                self._session = self._token.open(rw=was_logged_in)
             yield self._session
+        except _LOST as error:
+            self.end()
+            raise _ours(self.uri.text, error) from error
+        except pkcs11.UserNotLoggedIn as error:
+            self.end()
+            if was_logged_in:
+                raise LinkLost(f"{self.uri.text} was taken out meanwhile, and has forgotten the PIN") from error
+            raise _ours(self.uri.text, error) from error
         except PKCS11Error as error:
             raise _ours(self.uri.text, error) from error
 
@@ -330,6 +353,13 @@ def library(path: str) -> Library:
 def key_id(point: bytes) -> bytes:
     """CKA_ID of a key, of its certificate and, as subjectKeyIdentifier, in it: SHA-1 of the uncompressed point."""
     return hashlib.sha1(point, usedforsecurity=False).digest()
+
+
+def _close(session: pkcs11.Session | None) -> None:
+    """Close it, if it is there; with the one that logged in the token logs us out."""
+    if session is not None:
+        with suppress(PKCS11Error):  # the token is gone, and the session with it
+            session.close()
 
 
 def _ours(uri: str, error: PKCS11Error) -> BridgeError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from optima_bridge.store import SecureStore
 from optima_drivers.loopback.flash import PowerCut, When
 from optima_drivers.pkcs11 import Pkcs11Driver
 from optima_drivers.pkcs11.driver import Pkcs11Settings
-from tests.softhsm import SoftHsm, give_back, why_not
+from tests.softhsm import SoftHsm, give_back, memory_folder, why_not
 
 if TYPE_CHECKING:
     from optima_bridge.link.cryptoki import TokenSession
@@ -57,7 +56,7 @@ class Pkcs11World:
         from tests.cryptoki_faults import faults
 
         self._kind = link
-        self._folder = tempfile.TemporaryDirectory(dir="/dev/shm")  # fsync is not what is tested here
+        self._folder = memory_folder()
         weakref.finalize(self, self._folder.cleanup)
         self.hsm = SoftHsm(Path(self._folder.name) / "hsm")
         self.hsm.make(LABEL)
@@ -90,13 +89,7 @@ class Pkcs11World:
         return self.faults.writes - self._writes_before
 
     def credential(self) -> bytes | None:
-        found = {}
-        for file in self._files():
-            attributes = object_file(file.read_bytes()) if file.suffix == ".object" else {}
-            label = attributes.get(CKA_LABEL, b"").decode("ascii", "replace")
-            if named := re.fullmatch(r"optima:supervisor:(\d+)", label):
-                found[int(named[1])] = attributes[CKA_VALUE]
-        return found[max(found)] if found else None
+        return active_in_files(self.hsm.tokens)[0]
 
     def snapshot(self) -> bytes:
         return msgspec.msgpack.encode(
@@ -112,6 +105,22 @@ class Pkcs11World:
 
     def _files(self) -> list[Path]:
         return sorted(file for file in self.hsm.tokens.rglob("*") if file.is_file())
+
+
+def active_in_files(tokens: Path) -> tuple[bytes | None, int]:
+    """What the terminal takes when it powers up, and how many certificates are ours, read from SoftHSM's own files."""
+    found, ours = {}, 0
+    for file in tokens.rglob("*.object"):
+        try:
+            attributes = object_file(file.read_bytes())
+            label, value = attributes[CKA_LABEL].decode(), attributes[CKA_VALUE]
+        except (KeyError, struct.error):
+            continue  # torn, or something without bytes
+        if named := re.fullmatch(r"optima:(staged|supervisor):(\d+)", label):
+            ours += 1
+            if value and named[1] == "supervisor":
+                found[int(named[2])] = value
+    return (found[max(found)] if found else None), ours
 
 
 def object_file(content: bytes) -> dict[int, bytes]:

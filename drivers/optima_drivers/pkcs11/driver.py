@@ -69,8 +69,11 @@ class Pkcs11Driver:
 
     async def events(self) -> AsyncGenerator[Event | Observation, None]:
         while True:
+            used = self._counters["calls"]
             await asyncio.sleep(self._look_interval_s)
             await self._link.call(lambda token: token.look())
+            if used == self._counters["calls"]:
+                await self._link.call(lambda token: token.end())  # nobody works with it: nobody stays logged in
             for nothing in NOTHING:
                 yield nothing
 
