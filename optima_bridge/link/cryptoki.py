@@ -8,7 +8,6 @@ so a token has one session here.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,11 +35,11 @@ from optima_bridge.errors import (
     WrongSecret,
 )
 from optima_bridge.link.owner import OwnerThread
+from optima_bridge.link.p256 import POINT_BYTES, key_id
 from optima_bridge.link.pkcs11 import Entry, TokenInfo
 from optima_bridge.link.pkcs11_uri import TokenUri
 
 APPLICATION = "optima-bridge"
-POINT_BYTES = 65  # an uncompressed point of P-256 (SEC 1, section 2.3.3)
 _P256 = encode_named_curve_parameters("secp256r1")
 _ABSENT = (pkcs11.NoSuchToken, pkcs11.TokenNotPresent, pkcs11.TokenNotRecognised)
 _LOST = (pkcs11.DeviceRemoved, pkcs11.SessionHandleInvalid, pkcs11.SessionClosed, pkcs11.SlotIDInvalid)
@@ -348,11 +347,6 @@ def library(path: str) -> Library:
         if path not in _libraries:
             _libraries[path] = Library(path)
         return _libraries[path]
-
-
-def key_id(point: bytes) -> bytes:
-    """CKA_ID of a key, of its certificate and, as subjectKeyIdentifier, in it: SHA-1 of the uncompressed point."""
-    return hashlib.sha1(point, usedforsecurity=False).digest()
 
 
 def _close(session: pkcs11.Session | None) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+POINT_BYTES = 65
 
 
 def public_key(point: bytes) -> ec.EllipticCurvePublicKey:
@@ -15,6 +19,11 @@ def public_key(point: bytes) -> ec.EllipticCurvePublicKey:
 def spki(point: bytes) -> bytes:
     """SubjectPublicKeyInfo in DER."""
     return public_key(point).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def key_id(point: bytes) -> bytes:
+    """CKA_ID of a key, of its certificate and, as subjectKeyIdentifier, in it: SHA-1 of the uncompressed point."""
+    return hashlib.sha1(point, usedforsecurity=False).digest()
 
 
 def der_signature(raw: bytes) -> bytes:

@@ -61,14 +61,11 @@ class Killer:
 async def rehearse(folder: Path, kills: int, seed: int) -> dict[str, int]:
     """Kill that often, settle each; returns what was found at power-up, before and after it was settled."""
     killer = Killer(folder, seed)
-    old, seen = (
-        killer.chance.randbytes(600),
-        {"old": 0, "new": 0, "settled old": 0, "settled new": 0},
-    )
-    killer.process(old)
+    seen = {"old": 0, "new": 0, "settled old": 0, "settled new": 0}
+    killer.process(killer.chance.randbytes(600))
     old = killer.chance.randbytes(600)
     phases = killer.process(old)
-    assert set(phases) == {*Phase}
+    assert {Phase.WRITE, Phase.COMMIT, Phase.CONFIRM} <= set(phases)
     for number in range(kills):
         new = killer.chance.randbytes(858)
         phase = [*phases][number % len(phases)]
