@@ -59,16 +59,15 @@ class Faults:
 
     def __init__(self) -> None:
         self._cut: tuple[int, bool] | None = None
-        self.calls: Counter[str] = Counter()
-        self.writes = 0
         self.waiting, self.go = threading.Event(), threading.Event()
         self._kept = [self._install(name, *place) for name, place in CALLS.items()]
         self.heal()
 
     def heal(self) -> None:
-        """Nothing is wrong any more."""
+        """Nothing is wrong any more, and nothing was counted yet."""
         self.refuse: dict[str, int] = {}
-        self.gone = self.flags = self.operations = 0
+        self.gone = self.flags = self.operations = self.writes = 0
+        self.calls: Counter[str] = Counter()
         self.serial = b""
         self.held = ""
         self.on_operation: Callable[[], None] = lambda: None

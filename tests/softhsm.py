@@ -55,6 +55,10 @@ class SoftHsm:
         self.pin_file = folder / "pin"
         self.pin_file.write_text(f"{PIN}\n")
         self.pin_file.chmod(0o600)
+        self.use()
+
+    def use(self) -> None:
+        """Have this process see these tokens and no others."""
         give_back()
         os.environ.update(self.environment)  # read when the module is initialised
 
