@@ -91,7 +91,7 @@ class SoftHsm:
 
 def give_back() -> None:
     """Have the module end in this process, whoever left it open; the next one to use it reads all files anew."""
-    from optima_bridge.link.cryptoki import library
+    from optima_bridge.link.cryptoki_library import library
 
     module = library(MODULE)
 

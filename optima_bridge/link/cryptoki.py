@@ -1,14 +1,10 @@
-"""PKCS#11 (Cryptoki) through python-pkcs11: the one place that calls it, and where its exceptions become ours.
+"""One token through python-pkcs11: what drivers and the CA may do with it. All of it runs on the thread of its module.
 
-Everything here runs on the owner thread of the module: python-pkcs11 initialises a module without locking, so no two
-threads may be in it, whatever their tokens (PKCS#11 v2.40, C_Initialize). The module is initialised while some session of
-this process uses it; the next first one sees tokens that came meanwhile. Who is logged in is a matter of process and token,
-so a token has one session here.
+Who is logged in is a matter of process and token, so a token has one user here.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,46 +17,22 @@ from pkcs11.util.ec import encode_named_curve_parameters
 from pkcs11.util.x509 import decode_x509_certificate
 
 from optima_bridge.errors import (
-    BridgeError,
     LinkBusy,
     LinkError,
     LinkLost,
-    LinkNotFound,
-    NotAuthorised,
-    RemoteProtocolError,
     SecretLocked,
     SlotError,
     TokenAbsent,
-    WriteProtected,
     WrongSecret,
 )
-from optima_bridge.link.owner import OwnerThread
+from optima_bridge.link.cryptoki_errors import ABSENT, LOST, WRONG, explained, name_of
+from optima_bridge.link.cryptoki_library import library
 from optima_bridge.link.p256 import POINT_BYTES, key_id
 from optima_bridge.link.pkcs11 import Entry, TokenInfo
 from optima_bridge.link.pkcs11_uri import TokenUri
 
 APPLICATION = "optima-bridge"
 _P256 = encode_named_curve_parameters("secp256r1")
-_ABSENT = (pkcs11.NoSuchToken, pkcs11.TokenNotPresent, pkcs11.TokenNotRecognised)
-_LOST = (pkcs11.DeviceRemoved, pkcs11.SessionHandleInvalid, pkcs11.SessionClosed, pkcs11.SlotIDInvalid)
-_WRONG = (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange)
-_READ_ONLY = (pkcs11.TokenWriteProtected, pkcs11.SessionReadOnly, pkcs11.SessionReadOnlyExists)
-_NOT_AUTHORISED = (pkcs11.UserNotLoggedIn, pkcs11.UserPinNotInitialized, pkcs11.PinExpired)
-_REFUSED = (
-    pkcs11.AttributeReadOnly,
-    pkcs11.AttributeSensitive,
-    pkcs11.AttributeTypeInvalid,
-    pkcs11.AttributeValueInvalid,
-    pkcs11.DeviceMemory,
-    pkcs11.DomainParamsInvalid,
-    pkcs11.FunctionNotSupported,
-    pkcs11.FunctionRejected,
-    pkcs11.KeyTypeInconsistent,
-    pkcs11.MechanismInvalid,
-    pkcs11.ObjectHandleInvalid,
-    pkcs11.TemplateIncomplete,
-    pkcs11.TemplateInconsistent,
-)
 
 
 class TokenSession:
@@ -133,9 +105,9 @@ class TokenSession:
         try:
             token = self._token.slot.get_token()
         except PKCS11Error as error:
-            if isinstance(error, _ABSENT):
-                raise _ours(self.uri.text, error) from error
-            raise LinkLost(f"{self.uri.text} does not answer: {_name(error)}") from error
+            if isinstance(error, ABSENT):
+                raise explained(self.uri.text, error) from error
+            raise LinkLost(f"{self.uri.text} does not answer: {name_of(error)}") from error
         if token.serial != self._token.serial:
             raise TokenAbsent(f"the token {_serial(token)} is in the place of {_serial(self._token)}")
         return _info(token)
@@ -155,14 +127,14 @@ class TokenSession:
             raise WrongSecret(
                 f"the PIN of {self.uri.text} is no UTF-8 text, so it was not tried", attempts_remaining=None
             ) from error
-        except _WRONG as error:
+        except WRONG as error:
             left = self.look().attempts_remaining
             if left == 0:
                 raise SecretLocked(f"{self.uri.text} refused the PIN and takes none any more") from error
             more = "" if left is None else f"; {left} attempt remains"
             raise WrongSecret(f"{self.uri.text} refused the PIN{more}", attempts_remaining=left) from error
         except PKCS11Error as error:
-            raise _ours(self.uri.text, error) from error
+            raise explained(self.uri.text, error) from error
 
     def certificates(self, prefix: str) -> list[Entry]:
         """The certificates whose label begins with `prefix`; of all others only the label is read."""
@@ -279,74 +251,16 @@ class TokenSession:
             if self._session is None:
                 self._session = self._token.open(rw=was_logged_in)
             yield self._session
-        except _LOST as error:
+        except LOST as error:
             self.end()
-            raise _ours(self.uri.text, error) from error
+            raise explained(self.uri.text, error) from error
         except pkcs11.UserNotLoggedIn as error:
             self.end()
             if was_logged_in:
                 raise LinkLost(f"{self.uri.text} was taken out meanwhile, and has forgotten the PIN") from error
-            raise _ours(self.uri.text, error) from error
+            raise explained(self.uri.text, error) from error
         except PKCS11Error as error:
-            raise _ours(self.uri.text, error) from error
-
-
-class Library:
-    """One module in this process, the thread that owns it, and the sessions that use it."""
-
-    def __init__(self, path: str) -> None:
-        self.thread = OwnerThread(f"the module {path}")
-        self.users: set[TokenSession] = set()
-        self._path = path
-
-    def enter(self, session: TokenSession) -> None:
-        if not self.users:
-            try:
-                self._lib = pkcs11.lib(self._path)
-            except PKCS11Error as error:
-                if "while loading" in str(error):
-                    raise LinkNotFound(
-                        f"the module {self._path} cannot be loaded",
-                        cause="it is not installed, not at this path, or not for this machine",
-                        next_step=f"ls -l {self._path}; then correct module-path in the URI",
-                    ) from error
-                raise LinkError(
-                    f"the module {self._path} does not start: {_name(error)}",
-                    cause="its own configuration, a service that it needs, or another user of it in this process",
-                    next_step=f"try it: pkcs11-tool --module {self._path} --list-slots",
-                ) from error
-        self.users.add(session)
-
-    def leave(self, session: TokenSession) -> None:
-        if session in self.users:
-            self.users.discard(session)
-            if not self.users:
-                with suppress(PKCS11Error):  # nothing is left to be saved
-                    self._lib.finalize()
-
-    def tokens(self) -> Iterator[pkcs11.Token]:
-        """All tokens that are in; a slot that does not answer hides no other."""
-        try:
-            slots = self._lib.get_slots(token_present=True)
-        except PKCS11Error as error:
-            raise LinkLost(f"the module {self._path} does not answer: {_name(error)}") from error
-        for slot in slots:
-            with suppress(PKCS11Error):
-                token = slot.get_token()
-                if token.flags & TokenFlag.TOKEN_INITIALIZED:
-                    yield token
-
-
-_libraries: dict[str, Library] = {}
-_making = threading.Lock()
-
-
-def library(path: str) -> Library:
-    """The module at this path; a process loads it once."""
-    with _making:
-        if path not in _libraries:
-            _libraries[path] = Library(path)
-        return _libraries[path]
+            raise explained(self.uri.text, error) from error
 
 
 def _close(session: pkcs11.Session | None) -> None:
@@ -354,33 +268,6 @@ def _close(session: pkcs11.Session | None) -> None:
     if session is not None:
         with suppress(PKCS11Error):  # the token is gone, and the session with it
             session.close()
-
-
-def _ours(uri: str, error: PKCS11Error) -> BridgeError:
-    """What a return code means to us; one that is in none of the lists leaves open what was done."""
-    match error:
-        case pkcs11.PinLocked():
-            return SecretLocked(f"the PIN of {uri} is locked")
-        case pkcs11.UserAlreadyLoggedIn():
-            return LinkBusy(f"{uri} is in use", cause="another library in this process is logged in to the same token")
-    for kinds, ours, what in (
-        (_ABSENT, TokenAbsent, "is not there"),
-        (_LOST, LinkLost, "is gone"),
-        (_READ_ONLY, WriteProtected, "cannot be written to"),
-        (_NOT_AUTHORISED, NotAuthorised, "lets nobody write without a PIN in order"),
-        (_REFUSED, SlotError, "refused it"),
-    ):
-        if isinstance(error, kinds):
-            return ours(f"{uri} {what}: {_name(error)}")
-    return RemoteProtocolError(
-        f"{uri}: its module failed: {_name(error)}",
-        cause="the token, its reader or the vendor's library",
-        next_step="take the token out and put it in again; look into the log of the vendor's library",
-    )
-
-
-def _name(error: PKCS11Error) -> str:
-    return f"{type(error).__name__} {error}".strip()
 
 
 def _fits(token: pkcs11.Token, uri: TokenUri) -> bool:

@@ -478,7 +478,8 @@ async def test_a_module_that_stops_answering_is_lost(desk: Desk) -> None:
 
 
 async def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "optima_bridge.link.cryptoki", raising=False)
+    for name in ("cryptoki", "cryptoki_library", "cryptoki_errors"):
+        monkeypatch.delitem(sys.modules, f"optima_bridge.link.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "pkcs11", None)
     with pytest.raises(DriverError, match="python-pkcs11, which is not installed") as caught:
         await open_link(f"pkcs11:token=a?module-path={MODULE}", SerialFormat())

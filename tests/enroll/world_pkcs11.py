@@ -48,7 +48,7 @@ class OnePlug(Pkcs11Link):
 class Pkcs11World:
     """The token is pulled out at a call; there is no half call. `link` says whether the PC notices by an error or dies too."""
 
-    everyday_cuts = 6
+    everyday_cuts = 4
 
     def __init__(self, link: type[Pkcs11Link]) -> None:
         if reason := why_not():
