@@ -19,6 +19,8 @@ from tests.softhsm import MODULE, PIN, needs_p11tool, needs_pkcs11_tool, needs_s
 
 pytestmark = [needs_softhsm, pytest.mark.referee]
 
+NOT_UTF8 = "Gesch\udce4ft"  # one byte e4 on the command line
+
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
@@ -73,6 +75,7 @@ async def test_what_others_wrote_is_left_alone(desk: Desk, tmp_path: Path) -> No
         desk.hsm.tool(LABEL, *words, pin=True)
     (tmp_path / "data").write_bytes(b"their data")
     desk.hsm.tool(LABEL, "--write-object", str(tmp_path / "data"), "--type", "data", "--label", "optima", pin=True)
+    desk.hsm.tool(LABEL, "--write-object", str(tmp_path / "data"), "--type", "data", "--label", NOT_UTF8, pin=True)
     desk.hsm.tool(LABEL, "--keypairgen", "--key-type", "EC:prime256v1", "--label", "theirs", "--id", "77", pin=True)
 
     await credentials(desk, tmp_path)

@@ -142,6 +142,11 @@ def test_nothing_is_made_in_the_token_where_a_ca_is_already(hsm: SoftHsm, broken
     writes = broken.writes
     with pytest.raises(CaExists):
         create(hsm, tmp_path / "ca")
+    (tmp_path / "file").touch()
+    with pytest.raises(CaExists):
+        create(hsm, tmp_path / "file")
+    with pytest.raises(CaUnfit, match="cannot be used"):
+        create(hsm, tmp_path / ("a" * 300))
     assert broken.writes == writes
 
 
