@@ -9,6 +9,7 @@
     ├── ProtocolError          RemoteProtocolError → FrameError → ChecksumError, FrameTooLong
     ├── DeviceError            the device understood and refused, or reports a fault of its own
     │   ├── SlotError          secure memory: this slot cannot take, keep or give what was asked
+    │   ├── WriteProtected     it can be read only (rc 5)
     │   └── NotAuthorised      a PIN or key is needed to write: SecretMissing, WrongSecret, SecretLocked (rc 5)
     ├── EnrollError            a certificate did not get into secure memory
     │   ├── EnrollRefused      before the first write: WrongDevice, WrongKey, KeyAbsent, SlotOccupied, FingerprintMismatch,
@@ -271,6 +272,16 @@ class SlotError(DeviceError):
     retryable = False
     default_cause = "the memory is worn, smaller than configured, or not laid out as expected"
     default_next_step = "check that the configured driver and its settings fit the controller"
+
+
+class WriteProtected(DeviceError):
+    """The device can be read, not written. Example: a token whose write protection is on."""
+
+    code = "E-WRITE-PROTECTED"
+    exit_status = 5
+    retryable = False
+    default_cause = "a switch on it, its vendor's settings, or a module that only reads"
+    default_next_step = "take the protection away with the vendor's tool, or use another device"
 
 
 class NotAuthorised(DeviceError):

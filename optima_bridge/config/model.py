@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from optima_bridge.driver import Driver, DriverSettings
-from optima_bridge.link.base import OPENERS, scheme_of
+from optima_bridge.link.base import port_fault
 from optima_bridge.secrets import Secret
 from optima_bridge.topics import BRIDGE, SEGMENT
 
@@ -40,8 +40,8 @@ def _absolute(path: Path) -> Path:
 
 
 def _openable(port: str) -> str:
-    if scheme_of(port) not in OPENERS:
-        raise ValueError("must be an absolute path such as /dev/serial/by-id/…")
+    if fault := port_fault(port):
+        raise ValueError(fault)
     return port
 
 

@@ -73,6 +73,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return source.startswith(("env ", "command line")), source, line or 0, column or 0, self.path
 
 
+_PIN = re.compile(r"(?<=pin-value=)[^&;\"]+")
+
+
 def dotted(path: Path) -> str:
     """A path as it is written in TOML: ``devices.front.port``; array elements as ``[0]``."""
     text = ""
@@ -99,10 +102,10 @@ def toml(value: object) -> str:
 
 
 def shortened(value: object) -> str:
-    """A scalar for a message, cut where it is long; empty for tables and arrays."""
+    """A scalar for a message, cut where it is long, without the PIN of a PKCS#11 URI; empty for tables and arrays."""
     if isinstance(value, dict | list):
         return ""
-    text = toml(value)
+    text = _PIN.sub("…", toml(value))
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 
 

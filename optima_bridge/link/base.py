@@ -5,6 +5,7 @@
     evdev:/dev/input/by-id/…        evdev       key presses of an input device
     hidraw:/dev/…                   hidraw      reports of a HID device
     usb:VENDOR:PRODUCT              usb         USB transfers through pyusb; @BUS-PORT or #SERIAL where there are several
+    pkcs11:token=…?module-path=/…   pkcs11      a token behind a PKCS#11 module (RFC 7512)
     memory:NAME                     memory      a byte pipe in this process; tests and simulators
 
 What stands before the colon is the port's *scheme*; a driver declares those it works on. A new kind of link is a module
@@ -21,7 +22,7 @@ from typing import Protocol
 
 import msgspec
 
-from optima_bridge.errors import LinkBusy, LinkError, LinkNotFound, LinkPermission
+from optima_bridge.errors import LinkBusy, LinkError, LinkNotFound, LinkPermission, UsageError
 
 
 class SerialFormat(msgspec.Struct, frozen=True):
@@ -86,6 +87,21 @@ def scheme_of(port: str) -> str:
     return "" if scheme in NODE_SCHEMES and device_path(port) is None else scheme
 
 
+def port_fault(port: str) -> str:
+    """What is wrong with a port as it is written; empty: nothing. Opens nothing, and repeats nothing that may be secret."""
+    scheme = scheme_of(port)
+    if scheme not in OPENERS:
+        return f"must be {PORT_FORMS}"
+    if scheme == "pkcs11":
+        from optima_bridge.link.pkcs11_uri import parse
+
+        try:
+            parse(port)
+        except UsageError as error:
+            return error.what
+    return ""
+
+
 def device_path(port: str) -> str | None:
     """The path that exists while the device is plugged in; None where the port is not a path."""
     scheme, _, path = port.partition(":")
@@ -108,7 +124,7 @@ async def open_link(port: str, serial_format: SerialFormat) -> Link:
     if opener is None:
         raise LinkNotFound(
             f"{port!r} is not a port",
-            cause="a port is an absolute path, rfc2217://HOST:PORT, evdev:PATH, hidraw:PATH, usb:VENDOR:PRODUCT, or memory:NAME in tests",
+            cause=f"a port is {PORT_FORMS}; memory:NAME in tests",
             port=port,
         )
     return await opener(port, serial_format)
@@ -158,6 +174,12 @@ async def _open_memory(port: str, _: SerialFormat) -> ByteLink:
     return take(port)
 
 
+async def _open_pkcs11(port: str, _: SerialFormat) -> Link:
+    from optima_bridge.link.pkcs11 import open_pkcs11
+
+    return await open_pkcs11(port)
+
+
 def why_not_opened(path: str, number: int | None, text: str) -> LinkError:
     """The error for what open(2) said; `number` is its errno."""
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO):
@@ -184,5 +206,11 @@ OPENERS: dict[str, Callable[[str, SerialFormat], Awaitable[Link]]] = {
     "evdev": _open_evdev,
     "hidraw": _open_hidraw,
     "usb": _open_usb,
+    "pkcs11": _open_pkcs11,
 }
 """By scheme; each imports what it needs only when it is used."""
+PORT_FORMS = (
+    "an absolute path such as /dev/serial/by-id/…, rfc2217://HOST:PORT, evdev:PATH, hidraw:PATH, usb:VENDOR:PRODUCT "
+    "or pkcs11:token=…?module-path=PATH"
+)
+"""How ports are written, for messages."""

@@ -16,6 +16,7 @@ from optima_drivers.loopback.driver import LoopbackSettings
 from optima_drivers.loopback.flash import When
 from optima_drivers.loopback.simulator import LoopbackSimulator
 from optima_drivers.loopback.store import LoopbackStore, RawMemory
+from tests.enroll.world_pkcs11 import PKCS11_WORLDS
 from tests.enroll.world_smp import SmpOnAWire
 
 SERIAL = "till-3"
@@ -136,4 +137,5 @@ WORLDS: dict[str, Callable[[], World]] = {
     "loopback single slot, host and device on one plug": lambda: LoopbackInProcess(1),
     "loopback single slot, device behind a link": lambda: LoopbackOnAWire(1),
     "smp A/B, device behind a link": lambda: SmpOnAWire(SERIAL),
+    **PKCS11_WORLDS,
 }

@@ -1,6 +1,7 @@
 """The CA of one store: a directory, mode 0700, that issues credentials and keeps the list of the revoked ones.
 
-    key.pem          private key, PKCS#8, mode 0600; absent where a token holds the key
+    key.pem          private key, PKCS#8, mode 0600
+    token            in its place where a token holds the key: the URI of the token, nothing secret
     certificate.pem  what the store trusts
     ledger.db        what was issued and revoked, and the current revocation list
     crl.pem          a copy of that list for other programs
@@ -11,6 +12,7 @@ token); a coroutine hands them to a thread.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +24,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from optima_bridge.enroll.pki.crl import CRL_VALIDITY, Revocation, crl_builder
-from optima_bridge.enroll.pki.custody import new_directory, read_private_key, replace_file, unusable, write_file
+from optima_bridge.enroll.pki.custody import (
+    check_vacant,
+    new_directory,
+    read_private_key,
+    replace_file,
+    unusable,
+    write_file,
+)
 from optima_bridge.enroll.pki.files import PARSE_ERRORS
 from optima_bridge.enroll.pki.ledger import Counts, Ledger, Sign
 from optima_bridge.enroll.pki.possession import SubjectKey
@@ -35,9 +44,19 @@ from optima_bridge.enroll.pki.profile import (
     format_serial,
     store_of,
 )
-from optima_bridge.errors import CaMissing, CaUnfit, CertificateExpired, ClockBehind, NotFound
+from optima_bridge.enroll.pki.token import Custodian, key_of
+from optima_bridge.errors import (
+    CaMissing,
+    CaUnfit,
+    CertificateExpired,
+    ClockBehind,
+    NotFound,
+    SecretMissing,
+    UsageError,
+)
+from optima_bridge.link.pkcs11_uri import parse
 
-KEY, CERTIFICATE, LEDGER, CRL = "key.pem", "certificate.pem", "ledger.db", "crl.pem"
+KEY, TOKEN, CERTIFICATE, LEDGER, CRL = "key.pem", "token", "certificate.pem", "ledger.db", "crl.pem"
 CA_VALIDITY = timedelta(days=3653)  # ten years: as long as the tills of a store
 
 
@@ -59,20 +78,28 @@ class CertificateAuthority:
         now: datetime,
         key: CertificateIssuerPrivateKeyTypes | None = None,
         validity: timedelta = CA_VALIDITY,
+        custodian: Custodian | None = None,
     ) -> CertificateAuthority:
-        """A new CA.
+        """A new CA. Its P-256 key is made in the token of `custodian`, or kept in the directory.
 
         Args:
-            key: an object that has a token sign; None makes a P-256 key and keeps it in the directory.
+            key: to sign with one that is kept elsewhere by whoever asks; it is not remembered.
 
         Raises:
             CaExists: something is in the directory.
             AccessDenied: this user may not write beside it.
+            NotAuthorised, LinkError, ProtocolError, DeviceError: the token.
         """
-        signing = key or ec.generate_private_key(ec.SECP256R1())
+        check_vacant(directory)
+        if custodian is not None:
+            signing: CertificateIssuerPrivateKeyTypes = key_of(custodian, custodian.make_key())
+        else:
+            signing = key or ec.generate_private_key(ec.SECP256R1())
         certificate = ca_builder(organization, store, signing.public_key(), now, validity).sign(signing, SHA256())
         with new_directory(directory) as making:
-            if key is None:
+            if custodian is not None:
+                write_file(making / TOKEN, f"{custodian.uri.text}\n".encode())
+            elif key is None:
                 pem = signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
                 write_file(making / KEY, pem)
             write_file(making / CERTIFICATE, certificate.public_bytes(Encoding.PEM))
@@ -83,11 +110,14 @@ class CertificateAuthority:
         return cls(directory, certificate, signing)
 
     @classmethod
-    def open(cls, directory: Path, key: CertificateIssuerPrivateKeyTypes | None = None) -> CertificateAuthority:
-        """The CA in `directory`.
+    def open(
+        cls, directory: Path, key: CertificateIssuerPrivateKeyTypes | None = None, secret: bytes | None = None
+    ) -> CertificateAuthority:
+        """The CA in `directory`. Where its key is in a token, that is needed only for signing.
 
         Args:
-            key: as for `create`; None reads it from the directory.
+            key: as for `create`; None: the one that the directory has or names.
+            secret: PIN of that token; without it nothing can be signed (SecretMissing).
 
         Raises:
             CaMissing: there is none.
@@ -96,7 +126,7 @@ class CertificateAuthority:
         """
         try:
             certificate = x509.load_pem_x509_certificate((directory / CERTIFICATE).read_bytes())
-            signing = key or read_private_key(directory / KEY)
+            signing = key or _key_in(directory, certificate, secret)
         except FileNotFoundError as error:
             if error.filename == str(directory / KEY):
                 raise CaUnfit(f"the CA has no {KEY}, and no token was named", directory=str(directory)) from error
@@ -159,16 +189,22 @@ class CertificateAuthority:
         return changed
 
     def crl(self, now: datetime) -> x509.CertificateRevocationList:
-        """The current revocation list, signed anew when half its time has passed."""
+        """The current revocation list, signed anew when half its time has passed and the PIN of its token, if any, is known."""
         crl = self.current_crl()
         assert crl.next_update_utc is not None
         if now > crl.next_update_utc - CRL_VALIDITY / 2:
-            return self.renew_crl(now)
+            with suppress(SecretMissing):
+                return self.renew_crl(now)
         return crl
 
     def current_crl(self) -> x509.CertificateRevocationList:
         """The revocation list as it was last signed."""
         return self._ledger.crl()
+
+    @property
+    def custody(self) -> str:
+        """Where its key is: the name of the file, or the URI of the token."""
+        return _token_of(self.directory) or KEY
 
     def certificate_pem(self) -> str:
         """What others have to trust."""
@@ -204,3 +240,25 @@ class CertificateAuthority:
         while copied != (current := self.current_crl().public_bytes(Encoding.PEM)):
             replace_file(path, current)
             copied = current
+
+
+def _token_of(directory: Path) -> str:
+    """The URI of the token that has the key; empty: none has."""
+    try:
+        return (directory / TOKEN).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _key_in(directory: Path, certificate: x509.Certificate, secret: bytes | None) -> CertificateIssuerPrivateKeyTypes:
+    """The key that the directory has, or that the token which it names has."""
+    public_key = certificate.public_key()
+    if not (uri := _token_of(directory)):
+        return read_private_key(directory / KEY)
+    try:
+        custodian = Custodian(parse(uri), secret)
+    except UsageError as error:
+        raise CaUnfit(f"{directory / TOKEN} names no token: {error.what}", next_step=error.next_step) from error
+    if not isinstance(public_key, ec.EllipticCurvePublicKey):
+        raise CaUnfit(f"the certificate of the CA in {directory} is about no EC key, so a token does not have it")
+    return key_of(custodian, public_key)

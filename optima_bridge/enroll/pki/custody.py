@@ -41,11 +41,25 @@ def new_directory(directory: Path) -> Iterator[Path]:
         _sync(directory.parent)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and directory.exists():
-            raise CaExists(f"there already is something in {directory}", directory=str(directory)) from error
+            raise _occupied(directory) from error
         raise unusable(directory, error) from error
     finally:
         if making is not None:
             shutil.rmtree(making, ignore_errors=True)
+
+
+def check_vacant(directory: Path) -> None:
+    """Whether `new_directory` would find its place taken, told before anything is made.
+
+    Raises:
+        CaExists: see there. AccessDenied, CaUnfit: it cannot be looked at.
+    """
+    try:
+        taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    except OSError as error:
+        raise unusable(directory, error) from error
+    if taken:
+        raise _occupied(directory)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -112,6 +126,10 @@ def unusable(directory: Path, error: OSError) -> AccessDenied | CaUnfit:
         cause="a full or read-only disk, or a path that is not a directory",
         next_step=f"ls -ld {directory}; df {directory.parent}",
     )
+
+
+def _occupied(directory: Path) -> CaExists:
+    return CaExists(f"there already is something in {directory}", directory=str(directory))
 
 
 def _give_to_owner_of(directory: Path, made: Path | int) -> None:
