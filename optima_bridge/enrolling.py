@@ -78,4 +78,4 @@ def make(config: Config, stations: Mapping[str, Station], hub: Hub, audit: Audit
 def trust_of(config: Config) -> Trust:
     """Whose certificates this store accepts."""
     table = config.enroll
-    return Trust(config.journal.directory, table.ca, table.crl, table.crl_grace_days)
+    return Trust(config.journal.directory, table.ca, table.crl, table.ca_pin, table.crl_grace_days)

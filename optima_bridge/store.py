@@ -171,7 +171,8 @@ class KeyHolder(SecureStore, Protocol):
 class LockedStore(SecureStore, Protocol):
     """A store that is written only by who knows its secret (traits.secret). Reading needs none.
 
-    Writing steps log in by themselves where the session has not; so does no other. A secret from the settings is tried
+    Writing steps, and `sign` where the device hides its keys, log in by themselves where the session has not; so does no
+    other. A secret from the settings is tried
     once: not again in this driver's life after it was wrong, and not at all where the device says that the last one given
     to it was wrong. Attempts belong to people.
     """

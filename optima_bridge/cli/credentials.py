@@ -127,7 +127,7 @@ def verify(ctx: click.Context, id_: str | None, all_: bool) -> None:
         screen = Screen(settings, "none")
         if not settings.json:
             click.echo(f"{it['device']}: ", nl=False)
-        worst = max(worst, follow(daemon, job["id"], screen, may_stop=True))
+        worst = max(worst, screen.end(follow(daemon, job["id"], screen, may_stop=True)))
     ctx.exit(worst)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ import click
 from optima_bridge.cli.client import Daemon
 from optima_bridge.cli.follow import follow
 from optima_bridge.cli.options import Settings
-from optima_bridge.cli.screen import Screen
-from optima_bridge.errors import NotFound, UsageError
+from optima_bridge.cli.pins import PinSource, pin_options
+from optima_bridge.cli.screen import Record, Screen
+from optima_bridge.errors import NotFound, SecretMissing, UsageError
 
 if TYPE_CHECKING:
     from optima_bridge.config.model import Config, Device
@@ -60,12 +62,13 @@ def fingerprint(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option("--store", default="", metavar="ID", help="With --csr: the store.")
 @click.option("--detach", is_flag=True, help="Print the id of the job and return; it goes on.")
 @click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", show_default=True)
+@pin_options
 @click.option("--standalone", is_flag=True, help="Open the device without the daemon, which must be stopped.")
 @click.option("--ca", type=FILE, help="With --standalone: certificate of another CA.")
 @click.option("--crl", type=FILE, help="With --ca: its revocation list.")
 @click.option("--config", "config_file", type=click.Path(), help="With --standalone: the main configuration file.")
 @click.pass_context
-def enroll(ctx: click.Context, /, reader: str, standalone: bool, **asked: Any) -> None:
+def enroll(ctx: click.Context, /, reader: str, standalone: bool, pin: PinSource, **asked: Any) -> None:
     """Bring a certificate into a device's secure memory. A power cut never leaves it without one.
 
     \b
@@ -76,22 +79,37 @@ def enroll(ctx: click.Context, /, reader: str, standalone: bool, **asked: Any) -
     settings = ctx.ensure_object(Settings)
     settings.stream = True  # with --json the last record is a result, also of a refusal
     _check_options(asked, standalone)
-    if standalone:
-        ctx.exit(_without_daemon(settings, reader, asked))
+    secret = pin.read(settings)
+    attempt = partial(_without_daemon if standalone else _with_daemon, settings, reader, asked)
+    result = attempt(secret)
+    if secret is None and _lacks_secret(result):
+        secret = pin.read(settings, ask=f"PIN or management key of {asked['controller'] or reader}")
+        result = attempt(secret) if secret is not None else result
+    if result is not None:
+        ctx.exit(Screen(settings).end(result))
+
+
+def _lacks_secret(result: Record | None) -> bool:
+    return result is not None and (result["error"] or {}).get("code") == SecretMissing.code
+
+
+def _with_daemon(settings: Settings, reader: str, asked: dict[str, Any], secret: bytes | None) -> Record | None:
+    """The job's result; None: it goes on without us."""
     daemon = Daemon(settings)
-    job = daemon.post("/v1/enrollments", {"order": _order(reader, asked)})["job"]
+    body = {"order": _order(reader, asked), "secret": base64.b64encode(secret or b"").decode("ascii")}
+    job = daemon.post("/v1/enrollments", body)["job"]
     if asked["detach"]:
         if settings.json:
             settings.print_json({"type": "job", **job})
         else:
             click.echo(job["id"])
-        return
+        return None
     screen = Screen(settings, asked["progress"])
     if not settings.quiet:
         screen.say(f"job {job['id']} on {job['device']}")
-    status = follow(daemon, job["id"], screen, may_stop=True)
+    result = follow(daemon, job["id"], screen, may_stop=True)
     _keep_request(asked["csr"], screen)
-    ctx.exit(status)
+    return result
 
 
 def _check_options(asked: dict[str, Any], standalone: bool) -> None:
@@ -161,7 +179,7 @@ def _keep_request(file: Path | None, screen: Screen) -> None:
     screen.say(f"{file} holds the request; bring the answer with: --cert FILE")
 
 
-def _without_daemon(settings: Settings, name: str, asked: dict[str, Any]) -> int:
+def _without_daemon(settings: Settings, name: str, asked: dict[str, Any], secret: bytes | None) -> Record:
     import asyncio
     import os
 
@@ -176,8 +194,9 @@ def _without_daemon(settings: Settings, name: str, asked: dict[str, Any]) -> int
     work = _work(asked, config, Teller(screen.take))
     check_directory(config.journal.directory)
     with HostJournal(config.journal.directory) as journal:
-        ending = asyncio.run(perform(name, configured, journal, work))
-    return screen.end(result_record(ending))
+        ending = asyncio.run(perform(name, configured, journal, work, secret or b""))
+    screen.leave_bar()
+    return result_record(ending)
 
 
 def _device(config: Config, name: str) -> Device:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from optima_bridge.cli.client import Daemon
-from optima_bridge.cli.screen import Screen
+from optima_bridge.cli.screen import Record, Screen
 from optima_bridge.errors import BridgeError, Interrupted
 
 
-def follow(daemon: Daemon, job_id: str, screen: Screen, *, may_stop: bool) -> int:
-    """Show the job from its beginning; returns its exit status.
+def follow(daemon: Daemon, job_id: str, screen: Screen, *, may_stop: bool) -> Record:
+    """Show the job from its beginning; returns its result, which `Screen.end` shows.
 
     Args:
         may_stop: whether Ctrl-C stops the job; else it ends the watching.
@@ -24,8 +24,9 @@ def follow(daemon: Daemon, job_id: str, screen: Screen, *, may_stop: bool) -> in
                 seen = record.get("seq", seen)
                 screen.take(record)
                 if record["type"] == "result":
-                    return screen.end(record)
-            return screen.end(_without_result(daemon, job_id))
+                    screen.leave_bar()
+                    return record
+            return _without_result(daemon, job_id)
         except KeyboardInterrupt:
             if not may_stop:
                 raise Interrupted(
@@ -43,11 +44,11 @@ def _stop(daemon: Daemon, job_id: str, screen: Screen) -> None:
         screen.say(f"{error.what}: it goes on to its end; Ctrl-C again only stops watching")
 
 
-def _without_result(daemon: Daemon, job_id: str) -> dict[str, object]:
+def _without_result(daemon: Daemon, job_id: str) -> Record:
     """The daemon has ended in the middle of the job, or its list of jobs could not be written."""
     job = daemon.get(f"/v1/jobs/{job_id}")["job"]
     if job["result"] is not None:
-        result: dict[str, object] = job["result"]
+        result: Record = job["result"]
         return result
     from optima_bridge.cli.screen import refused
     from optima_bridge.errors import WriteUncertain

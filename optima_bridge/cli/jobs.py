@@ -73,7 +73,8 @@ def watch(ctx: click.Context, job: str) -> None:
     settings.stream = True
     daemon = Daemon(settings)
     found = daemon.get(f"/v1/jobs/{job}")["job"]
-    ctx.exit(follow(daemon, found["id"], Screen(settings), may_stop=False))
+    screen = Screen(settings)
+    ctx.exit(screen.end(follow(daemon, found["id"], screen, may_stop=False)))
 
 
 @jobs.command()

@@ -45,7 +45,7 @@ class Screen:
 
     def _show(self, kind: str, record: Record) -> None:
         if kind == "phase":
-            self._leave_bar()
+            self.leave_bar()
             click.echo(f"{record['phase']:<8} {record['what']}")
         elif kind == "progress" and self._bar:
             done, size = record["done_bytes"], record["size_bytes"]
@@ -67,7 +67,7 @@ class Screen:
         """The last words; returns the exit status."""
         from optima_bridge.enroll.records import last_line
 
-        self._leave_bar()
+        self.leave_bar()
         if result["error"] is not None:
             facts = {key: value for key, value in result.items() if key not in ("type", "error", "seq")}
             report(restored(result["error"]), self._settings, **facts)
@@ -81,10 +81,11 @@ class Screen:
     def say(self, text: str) -> None:
         """Something besides the job, for people."""
         if not self._settings.json:
-            self._leave_bar()
+            self.leave_bar()
             click.echo(text, err=True)
 
-    def _leave_bar(self) -> None:
+    def leave_bar(self) -> None:
+        """End the line that the bar is on."""
         if self._in_bar:
             click.echo()
             self._in_bar = False

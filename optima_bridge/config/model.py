@@ -133,6 +133,9 @@ class Enroll(Table):
         default=None, description="Certificate of a CA elsewhere, PEM, instead of the one of `bridge ca`."
     )
     crl: AbsolutePath | None = Field(default=None, description="Revocation list of that CA, PEM or DER.")
+    ca_pin: Secret | None = Field(
+        default=None, description="PIN of the token that holds the key of the store's CA, where one does."
+    )
     crl_grace_days: int = Field(
         default=14, ge=0, le=365, description="How long a revocation list may be out of date, days."
     )

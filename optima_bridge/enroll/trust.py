@@ -20,6 +20,7 @@ from optima_bridge.enroll.pki.revocation import RevocationPolicy
 from optima_bridge.enroll.work import CheckFor
 from optima_bridge.errors import CaMissing, EnrollRefused
 from optima_bridge.model import DeviceIdentity
+from optima_bridge.secrets import Secret
 from optima_bridge.store import StoreTraits
 
 CA_DIRECTORY = "ca"
@@ -31,12 +32,14 @@ class Trust(msgspec.Struct, frozen=True):
     Attributes:
         state_directory: its ``ca`` is the CA of this store.
         ca, crl: files of another one; None: the CA of this store.
+        ca_pin: of the token that holds the key of the CA of this store.
         grace_days: how long a revocation list may be out of date.
     """
 
     state_directory: Path
     ca: Path | None = None
     crl: Path | None = None
+    ca_pin: Secret | None = None
     grace_days: int = RevocationPolicy().grace_days
 
     def check_for(self) -> CheckFor:
@@ -96,7 +99,8 @@ class Trust(msgspec.Struct, frozen=True):
                 cause="[enroll] ca names it",
                 next_step="ask that CA, then bring its certificate: --csr FILE, later --cert FILE",
             )
-        return CertificateAuthority.open(self.state_directory / CA_DIRECTORY)
+        pin = self.ca_pin.read() if self.ca_pin is not None else None
+        return CertificateAuthority.open(self.state_directory / CA_DIRECTORY, secret=pin)
 
 
 def _read(file: Path) -> bytes:

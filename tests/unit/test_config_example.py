@@ -85,7 +85,7 @@ def test_what_the_example_shows_as_a_default_is_the_default(tmp_path: Path) -> N
 
     assert different == {  # examples: their default is empty, absent or the host's own
         "store.node", "mqtt.username", "mqtt.password", "mqtt.client_id", "mqtt.tls.ca", "mqtt.tls.cert", "mqtt.tls.key",
-        "identifiers.secret", "devices.front.label", "enroll.ca", "enroll.crl",
+        "identifiers.secret", "devices.front.label", "enroll.ca", "enroll.crl", "enroll.ca_pin",
     }  # fmt: skip
 
 
