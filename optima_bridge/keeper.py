@@ -18,6 +18,7 @@ from optima_bridge.driver import Driver, DriverSettings
 from optima_bridge.errors import BridgeError, DeviceError, EnrollRefused, LinkLost, LinkNotFound, LinkTimeout
 from optima_bridge.hub import Hub
 from optima_bridge.link import Link, open_link
+from optima_bridge.link.base import device_path
 from optima_bridge.link.portwatch import PortWatch, port_exists
 from optima_bridge.log import get_logger
 from optima_bridge.model import Capability, Data, DeviceIdentity, Event, JsonValue, Observation, Subject
@@ -271,7 +272,8 @@ class DeviceKeeper:
         pause_s = self._backoff.next_s()
         port = self.config.port
         if isinstance(error, LinkNotFound | LinkLost | DeviceError) and not port_exists(port):
-            if await self._watch.wait_for(port, MISSING_PAUSE_S):
+            # Of a port that is no path nobody knows whether it is there, so it is also tried now and then.
+            if await self._watch.wait_for(port, pause_s if device_path(port) is None else MISSING_PAUSE_S):
                 self._backoff.reset()
             return
         await asyncio.sleep(pause_s)

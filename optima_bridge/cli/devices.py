@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import click
@@ -12,7 +13,10 @@ from optima_bridge.cli.options import Settings
 from optima_bridge.cli.render import DEVICE_HEADINGS, device_row, flat, table
 from optima_bridge.cli.waiting import wait_for
 
-BY_ID = Path("/dev/serial/by-id")
+if TYPE_CHECKING:
+    from optima_bridge.link.serialnames import PortNames
+
+SHARED_NAME = "another adapter has the same by-id name"
 
 
 @click.group()
@@ -40,9 +44,7 @@ def list_(settings: Settings, with_ports: bool) -> None:
     table(settings, DEVICE_HEADINGS, [device_row(settings, device) for device in document["devices"]])
     if not document["devices"] and not settings.quiet:
         click.echo("no device is configured; see the ports: bridge devices list --all", err=True)
-    table(
-        settings, ("PORT", "DESCRIPTION"), [(port["path"], port["description"]) for port in document.get("ports", ())]
-    )
+    table(settings, ("PORT", "DESCRIPTION", "NOTE"), [row(port) for port in document.get("ports", ())])
 
 
 @devices.command()
@@ -81,17 +83,32 @@ def wait(settings: Settings, name: str, state: str, for_s: float) -> None:
         table(settings, DEVICE_HEADINGS, [device_row(settings, document)])
 
 
-def free_ports(configured: set[str]) -> list[dict[str, str]]:
-    """Serial ports of this PC that no device uses, under their by-id name where they have one. Opens none."""
+def free_ports(configured: set[str]) -> list[dict[str, str | bool]]:
+    """Serial ports of this PC that no device uses, under the name that lasts where they have one. Opens none."""
     from serial.tools.list_ports import comports
 
+    from optima_bridge.link.serialnames import port_names
+
     taken = {Path(port).resolve() for port in configured}
-    lasting = {link.resolve(): link for link in BY_ID.iterdir()} if BY_ID.is_dir() else {}
-    return [
-        {"path": str(lasting.get(path, path)), "description": "" if port.description == "n/a" else port.description}
-        for port in sorted(comports())
-        if (path := Path(port.device).resolve()) not in taken
-    ]
+    names = port_names()
+    nodes = [(port, Path(port.device).resolve()) for port in sorted(comports())]
+    return [describe(node, port.description, names.get(node.name)) for port, node in nodes if node not in taken]
+
+
+def describe(node: Path, description: str, names: PortNames | None) -> dict[str, str | bool]:
+    """One serial port, with the `names` that udev gave it."""
+    return {
+        "path": (names and names.lasting) or str(node),
+        "description": "" if description == "n/a" else description,
+        "by_id": names.by_id if names else "",
+        "by_path": names.by_path if names else "",
+        "shared": names.shared if names else False,
+    }
+
+
+def row(port: dict[str, str | bool]) -> tuple[str, str, str]:
+    """The port for people."""
+    return str(port["path"]), str(port["description"]), SHARED_NAME if port["shared"] else ""
 
 
 def _path(name: str) -> str:

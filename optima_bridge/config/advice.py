@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path as FilePath
 
 from optima_bridge.config.layers import Merged
 from optima_bridge.config.locate import Path
 from optima_bridge.config.model import Config
 from optima_bridge.config.problems import Problem, dotted, shortened
+from optima_bridge.link.serialnames import port_names
 
 _COUNTED_PORTS = {
     re.compile(
@@ -23,8 +25,8 @@ _COUNTED_PORTS = {
 }
 
 
-def advise(config: Config, merged: Merged) -> Iterator[Problem]:
-    """One warning per thing to think over."""
+def advise(config: Config, merged: Merged, root: FilePath = FilePath("/")) -> Iterator[Problem]:
+    """One warning per thing to think over; `root` has the ``dev`` and ``sys`` of the PC that it is for."""
 
     def warning(path: Path, what: str, value: object = None) -> Problem:
         text = "" if value is None else shortened(value)
@@ -37,8 +39,19 @@ def advise(config: Config, merged: Merged) -> Iterator[Problem]:
         for counted, what in _COUNTED_PORTS.items():
             if counted.fullmatch(device.port):
                 yield warning(("devices", name, "port"), f"may be another {what}", device.port)
+        if alike := _sharing(device.port, root):
+            what = f"{len(alike)} adapters that are plugged in have this name; use the one of the socket: {' or '.join(alike)}"
+            yield warning(("devices", name, "port"), what, device.port)
     if not any(device.enabled for device in config.devices.values()):
         yield warning(("devices",), "no device is configured and enabled, so nothing is mirrored")
+
+
+def _sharing(port: str, root: FilePath) -> list[str]:
+    """The by-path names of the adapters that share this by-id name; empty: it is one adapter's alone, or no such name."""
+    if not port.startswith("/dev/serial/by-id/"):
+        return []
+    by_id = str(root / port.removeprefix("/"))
+    return [names.by_path for names in port_names(root).values() if names.shared and names.by_id == by_id]
 
 
 def _is_loopback(host: str) -> bool:

@@ -15,7 +15,7 @@ from optima_bridge.config.model import DEVICE_KEYS, Config
 from optima_bridge.config.problems import Problem, dotted, nearest, shortened
 from optima_bridge.driver import Driver
 from optima_bridge.errors import DriverError, DriverNotFound
-from optima_bridge.link.base import OPENERS, scheme_of
+from optima_bridge.link.base import OPENERS, SHARED, scheme_of
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -103,11 +103,11 @@ def _unfit_port(name: str, table: Tree, driver_class: type[Driver], merged: Merg
 
 
 def _shared_ports(tables: dict[str, Tree], merged: Merged) -> Iterator[Problem]:
-    """One port, one device; a device that is switched off may wait on the port of its replacement."""
+    """One port, one device, where it opens one; a device that is switched off may wait on the port of its replacement."""
     first: dict[Any, str] = {}
     for name, table in tables.items():
         port = table.get("port")
-        if not isinstance(port, str) or table.get("enabled") is False:
+        if not isinstance(port, str) or table.get("enabled") is False or scheme_of(port) in SHARED:
             continue
         other = first.setdefault(port, name)
         if other != name:

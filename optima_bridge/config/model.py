@@ -161,7 +161,7 @@ class Device(Table):
 
     driver: Name = Field(description="Name of an installed driver: bridge drivers list.")
     port: Port = Field(
-        description="Path under /dev/serial/by-id/ or by-path/, which survive replugging; evdev:PATH, hidraw:PATH."
+        description="Path under /dev/serial/by-id/ or by-path/, which survive replugging; evdev:PATH, hidraw:PATH, sysfs:PATH."
     )
     label: str = Field(default="", description="What people at the store call it.")
     enabled: bool = Field(default=True, description="false: leave its port alone.")

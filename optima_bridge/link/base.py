@@ -7,6 +7,7 @@
     usb:VENDOR:PRODUCT              usb         USB transfers through pyusb; @BUS-PORT or #SERIAL where there are several
     pkcs11:token=…?module-path=/…   pkcs11      a token behind a PKCS#11 module (RFC 7512)
     memory:NAME                     memory      a byte pipe in this process; tests and simulators
+    sysfs:/sys/bus/usb/devices      sysfs       what is plugged in; opens no device, so several may share it
 
 What stands before the colon is the port's *scheme*; a driver declares those it works on. A new kind of link is a module
 here and a line in OPENERS.
@@ -168,6 +169,12 @@ async def _open_usb(port: str, _: SerialFormat) -> Link:
     return await UsbLink.open(port)
 
 
+async def _open_sysfs(port: str, _: SerialFormat) -> Link:
+    from optima_bridge.link.sysfs import SysfsLink
+
+    return SysfsLink.open(port)
+
+
 async def _open_memory(port: str, _: SerialFormat) -> ByteLink:
     from optima_bridge.link.memory import take
 
@@ -194,7 +201,7 @@ def why_not_opened(path: str, number: int | None, text: str) -> LinkError:
 
 
 SCHEME = re.compile(r"([a-z][a-z0-9]*):")
-NODE_SCHEMES = frozenset({"evdev", "hidraw"})
+NODE_SCHEMES = frozenset({"evdev", "hidraw", "sysfs"})
 """Those whose port is a path behind the colon."""
 BYTE_OPENERS: dict[str, Callable[[str, SerialFormat], Awaitable[ByteLink]]] = {
     "serial": _open_serial,
@@ -207,10 +214,13 @@ OPENERS: dict[str, Callable[[str, SerialFormat], Awaitable[Link]]] = {
     "hidraw": _open_hidraw,
     "usb": _open_usb,
     "pkcs11": _open_pkcs11,
+    "sysfs": _open_sysfs,
 }
 """By scheme; each imports what it needs only when it is used."""
 PORT_FORMS = (
-    "an absolute path such as /dev/serial/by-id/…, rfc2217://HOST:PORT, evdev:PATH, hidraw:PATH, usb:VENDOR:PRODUCT "
-    "or pkcs11:token=…?module-path=PATH"
+    "an absolute path such as /dev/serial/by-id/…, rfc2217://HOST:PORT, evdev:PATH, hidraw:PATH, usb:VENDOR:PRODUCT, "
+    "sysfs:PATH or pkcs11:token=…?module-path=PATH"
 )
 """How ports are written, for messages."""
+SHARED = frozenset({"sysfs"})
+"""Schemes of which several devices may have the same port."""

@@ -130,7 +130,10 @@ class LinkContract(Declared):
     """The tests of a driver of events, whatever its link."""
 
     def test_an_event_arrives(self) -> None:
-        run(self._one_event(self.bench()))
+        async def scenario() -> None:
+            await self._one_event(self.bench())
+
+        run(scenario())
 
     def test_unplugging_at_any_await_of_events_raises_only_link_errors(self) -> None:
         async def scenario(k: int) -> bool:

@@ -19,10 +19,11 @@ from structlog.testing import LogCapture
 from optima_bridge import keeper as keeper_module
 from optima_bridge.demo.store import Attachable
 from optima_bridge.driver import Driver, DriverSettings
-from optima_bridge.errors import LinkLost
+from optima_bridge.errors import LinkLost, LinkNotFound
 from optima_bridge.hub import Hub
 from optima_bridge.keeper import DeviceKeeper
-from optima_bridge.link import ByteLink
+from optima_bridge.link import ByteLink, Link, SerialFormat, memory_pair
+from optima_bridge.link.base import OPENERS
 from optima_bridge.link.portwatch import PortWatch
 from optima_bridge.link.ptys import PtyServer
 from optima_bridge.model import DeviceIdentity, Event, Observation, Subject
@@ -34,6 +35,7 @@ from optima_drivers.loopback.simulator import LoopbackSimulator
 from optima_drivers.rfid125.driver import Rdm6300Driver
 from optima_drivers.rfid125.simulator import Rfid125Simulator
 from tests.support import until
+from tests.uevent_sender import pretend_udev, send
 
 KEY = "01B7BA1000000075"
 UNKNOWN_LOCK = {"position": "unknown", "position_code": 0, "quality": "unknown"}
@@ -201,6 +203,36 @@ async def test_a_thousand_replugs_cost_no_memory_and_no_descriptor_while_another
     assert back.keeper.status.opened == 1
     assert descriptors == baseline[1]
     assert grown_bytes < 2 << 20
+
+
+async def test_a_device_that_has_no_path_is_opened_when_something_is_plugged_in(
+    hub_and_payloads: HubAndPayloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def open_usb(port: str, _: SerialFormat) -> Link:
+        attempts.append(port)
+        if not plugged:
+            raise LinkNotFound("nothing there")
+        return memory_pair(port)[0]
+
+    attempts: list[str] = []
+    plugged = False
+    pretend_udev(monkeypatch, runs=True)
+    monkeypatch.setitem(OPENERS, "usb", open_usb)
+    monkeypatch.setattr(keeper_module, "FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr(keeper_module, "LONGEST_PAUSE_S", 60.0)
+    watch = PortWatch()
+    keeper = DeviceKeeper(
+        "front", Configured("usb:04fa:2490", Rdm6300Driver, Rdm6300Driver.Settings()), hub_and_payloads[0], watch
+    )
+    running = asyncio.create_task(keeper.run())
+    await until(lambda: watch._pathless)
+    plugged = True
+    send("add")
+    await until(lambda: keeper.status.link == "up")
+    running.cancel()
+    await asyncio.wait({running})
+    watch.close()
+    assert attempts == ["usb:04fa:2490"] * 2
 
 
 async def test_a_device_that_dies_as_soon_as_it_is_opened_is_opened_more_and_more_seldom(

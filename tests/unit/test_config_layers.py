@@ -179,6 +179,14 @@ def test_a_broker_that_nobody_can_listen_to_is_no_warning(tmp_path: Path, mqtt: 
     assert load(file, {}).warnings == []
 
 
+def test_several_devices_may_share_a_port_that_opens_no_device(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    keys = 'driver = "usb-presence"\nport = "sysfs:/sys/bus/usb/devices"\nvendor_id = "0529"\n'
+    file.write_text(SITE + "".join(f'[devices.{name}]\n{keys}product_id = "{name}"\n' for name in ("0001", "0002")))
+
+    assert load(file, {}).warnings == []
+
+
 def test_two_devices_may_name_one_port_while_one_of_them_is_off(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text(SITE + FRONT + "enabled = false\n" + FRONT.replace("[devices.front]", "[devices.spare]"))

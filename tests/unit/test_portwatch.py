@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from optima_bridge.link import uevents
 from optima_bridge.link.portwatch import PortWatch, port_exists
+from tests.uevent_sender import pretend_udev, send
 
 LONG_S = 20.0
 
@@ -127,6 +129,51 @@ async def test_without_a_descriptor_for_inotify_the_end_of_the_time_is_left(watc
     (tmp_path / "port").touch()
     assert await waiting
     watch.close()
+
+
+@pytest.mark.parametrize("port", ["usb:04fa:2490", "usb:04fa:2490@1-1.4", "pcsc:A READER", "pkcs11:token=t"])
+async def test_a_port_that_is_no_path_is_tried_when_something_is_plugged_in(
+    watch: PortWatch, monkeypatch: pytest.MonkeyPatch, port: str
+) -> None:
+    pretend_udev(monkeypatch, runs=True)
+    waiting = asyncio.create_task(watch.wait_for(port, LONG_S))
+    await settled()
+    send("remove")
+    send("add", "tty")
+    for _ in range(2):  # what was sent has been heard after the loop has looked
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    send("add")
+    assert await waiting
+    watch.close()
+
+
+async def test_after_lost_messages_every_port_that_is_no_path_is_tried(
+    watch: PortWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_udev(monkeypatch, runs=True)
+    monkeypatch.setattr(uevents, "RECEIVE_BUFFER_BYTES", 4096)
+    waiting = [asyncio.create_task(watch.wait_for(f"usb:04fa:{product}", LONG_S)) for product in ("2490", "2491")]
+    await settled()
+    for _ in range(100):
+        send("change")
+    assert await asyncio.gather(*waiting) == [True] * 2
+    watch.close()
+
+
+async def test_a_port_that_nothing_tells_of_is_left_to_the_end_of_the_time(
+    watch: PortWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not await watch.wait_for("memory:front", 0.01)
+    assert not await watch.wait_for("usb:04fa:2490", 0.01)
+    watch.close()
+    monkeypatch.setattr(uevents, "NETLINK_KOBJECT_UEVENT", 31)  # no such protocol, as in a container
+    assert not await watch.wait_for("usb:04fa:2490", 0.01)
+    watch.close()
+
+
+def test_a_port_that_is_no_path_is_not_known_to_be_there() -> None:
+    assert not port_exists("usb:04fa:2490")
 
 
 def test_a_port_behind_a_closed_or_strange_path_is_not_there(tmp_path: Path) -> None:
