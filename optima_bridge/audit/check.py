@@ -20,6 +20,8 @@ from optima_bridge.errors import AuditBroken
 
 MAX_LINE_BYTES = 64 << 10  # more than any record has
 MAX_FINDINGS = 1000
+TORN_END = b"~\n"
+"""Ends a torn line before the next record: a newline alone could make a record of it that lacked nothing else."""
 
 Piece = tuple[int, bytes]
 """Number of the line, and its bytes; a line that is too long comes in several pieces."""
@@ -48,7 +50,7 @@ class Gap(msgspec.Struct, frozen=True):
     """Lines in a row that are no records.
 
     Attributes:
-        digest: SHA-256 of their bytes, the last one ended with a newline.
+        digest: SHA-256 of their bytes, the last one ended with TORN_END where it had no end.
         whole: whether the last one has its newline.
     """
 
@@ -134,7 +136,7 @@ def _items(pieces: Iterable[Piece]) -> Iterator[tuple[int, Link | Gap]]:
             digest.update(piece)
         whole = last.endswith(b"\n")
         if not whole:
-            digest.update(b"\n")  # as whoever goes on behind it will
+            digest.update(TORN_END)
         yield begins, Gap(begins, digest.hexdigest(), whole)
 
 

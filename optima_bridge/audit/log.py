@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from optima_bridge.audit.actor import Actor
-from optima_bridge.audit.check import Gap, Verdict, check, lines
+from optima_bridge.audit.check import TORN_END, Gap, Verdict, check, lines
 from optima_bridge.audit.record import (
     ACTIONS,
     NO_DATA,
@@ -151,11 +151,12 @@ class AuditLog:
         kept = self.head or read_head(self._head_path)
         verdict = judge(self.path, size_bytes, kept)
         found, torn = verdict.head, verdict.torn
+        disturbed = self._size_bytes != UNKNOWN  # somebody wrote to it while it was ours
         self.broken = None if verdict.only_torn else verdict.error(str(self.path))
         self.head = kept if kept is not None and kept.n >= found.n else found
         if kept is None and not size_bytes:
             self._keep_head(Head(0, ZERO))  # from now on a file that is away is one that was taken away
-        elif kept is None or str(self.head) != str(found):
+        elif disturbed or kept is None or str(self.head) != str(found):
             facts: Data = {"kept": str(kept) if kept else "", "found": str(found)}
             self._add(file, "audit.broken", self._opener, data=facts, torn=torn)
         elif torn:
@@ -190,7 +191,7 @@ class AuditLog:
                 prev=self.head.hash,
             )
         )
-        self._write(file, line if torn is None or torn.whole else b"\n" + line)
+        self._write(file, line if torn is None or torn.whole else TORN_END + line)
         self._keep_head(head)
         return head
 

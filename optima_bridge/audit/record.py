@@ -27,7 +27,7 @@ TAIL_BYTES = len(TAIL % ZERO.encode())
 ACTIONS: Mapping[str, str] = {
     "access.denied": "a user asked for what the role does not allow; `count`: so many times within a minute, `asked` is the last",
     "api.requested": "a user who may asked for a change over the control socket",
-    "audit.broken": "the log does not end as `audit.head` says: `kept` is what it should end with, `found` is what was there",
+    "audit.broken": "the log does not end as it was left: `kept` is what it should end with, by `audit.head` or the daemon, `found` is what was there",
     "audit.exported": "a user took a copy of this log",
     "audit.lost": "`count` records before this one could not be written: a full or failing disk",
     "audit.torn": "the bytes before this record are the beginning of one that a power cut left; they were never confirmed",

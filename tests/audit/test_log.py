@@ -21,7 +21,7 @@ import pytest
 from optima_bridge.audit import Actor, AuditLog
 from optima_bridge.audit.record import link
 from optima_bridge.errors import AuditError
-from tests.audit.logs import ME, SOMEBODY, judged, write
+from tests.audit.logs import ME, SOMEBODY, chain, judged, write
 from tests.daemon.test_disk import fill, small_disk
 
 __all__ = ["small_disk"]  # a fixture
@@ -151,7 +151,7 @@ def test_after_a_power_cut_at_any_byte_the_log_goes_on_and_says_so(tmp_path: Pat
     whole, head = (tmp_path / "audit.ndjson").read_bytes(), (tmp_path / "audit.head").read_bytes()
     write(tmp_path, 1)
     last = (tmp_path / "audit.ndjson").read_bytes()[len(whole) :]
-    for size_bytes in range(1, len(last), 3):
+    for size_bytes in (*range(1, len(last), 3), len(last) - 2, len(last) - 1):
         (tmp_path / "audit.ndjson").write_bytes(whole + last[:size_bytes])
         (tmp_path / "audit.head").write_bytes(head)
         assert kind(tmp_path) == "torn"
@@ -168,7 +168,7 @@ def test_a_power_cut_while_a_torn_line_is_being_accounted_for_does_no_harm(tmp_p
     torn = (tmp_path / "audit.ndjson").read_bytes()
     write(tmp_path, 0)
     marker = (tmp_path / "audit.ndjson").read_bytes()[len(torn) :]
-    for size_bytes in range(1, len(marker), 7):
+    for size_bytes in (*range(1, len(marker), 7), len(marker) - 2, len(marker) - 1):
         (tmp_path / "audit.ndjson").write_bytes(torn + marker[:size_bytes])
         (tmp_path / "audit.head").write_bytes(head)
         write(tmp_path, 1)
@@ -245,8 +245,13 @@ def test_what_is_done_to_the_files_while_they_are_open_loses_no_later_record_and
         with path.open("ab") as file:
             file.write(b"one line more\n")
 
+    def forge() -> None:
+        assert log.head is not None
+        with path.open("ab") as file:
+            file.write(chain(1, log.head.hash, log.head.n + 1)[0])
+
     with AuditLog(tmp_path, ME) as log:
-        for harm in (cut, end_without_newline, path.unlink, replace):
+        for harm in (forge, cut, end_without_newline, path.unlink, replace):
             for _ in range(3):
                 log.append("api.requested", SOMEBODY)
             assert log.head is not None
@@ -254,7 +259,7 @@ def test_what_is_done_to_the_files_while_they_are_open_loses_no_later_record_and
             harm()
             log.append("service.stopped", ME)
             assert {record["n"] for record in records(tmp_path)} >= {before + 1, log.head.n}
-            assert actions(tmp_path)[-1] == "service.stopped"
+            assert actions(tmp_path)[-2:] == ["audit.broken", "service.stopped"]
     assert kind(tmp_path) in ("missing", "edited")
 
 
