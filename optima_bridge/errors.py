@@ -18,7 +18,7 @@
     │   ├── VerifyMismatch     what was read back differs; the previous certificate is active (rc 10)
     │   └── WriteUncertain     which certificate is active is not known now (rc 11)
     ├── JournalError           the journal's disk is full; JournalDamaged: its file was damaged, what was readable is saved
-    ├── AuditError             a record cannot be written to the audit log; AuditBroken: the log was changed (rc 10)
+    │   └── AuditError         a record cannot be written to the audit log; AuditBroken: the log was changed (rc 10)
     ├── SinkError              BrokerUnavailable, BrokerRefused
     ├── CertificateError       a credential is refused before anything is written (rc 5)
     │   ├── file               CertificateUnreadable, PrivateKeyInFile, SeveralCertificates, CertificateTooBig
@@ -464,13 +464,10 @@ class JournalDamaged(JournalError):
     default_next_step = "check the disk: sudo dmesg | grep -i error"
 
 
-class AuditError(BridgeError):
+class AuditError(JournalError):
     """A record cannot be written to the audit log. What has happened already goes on; what must be audited is refused."""
 
     code = "E-AUDIT"
-    exit_status = 9
-    retryable = True
-    default_cause = "the disk is full or damaged"
     default_next_step = "make room on the disk that holds the state directory; the next record goes there by itself"
 
 

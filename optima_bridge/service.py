@@ -309,7 +309,7 @@ class Service:
         def imported() -> Callable[[], Enrollments]:
             from optima_bridge.enrolling import make
 
-            return lambda: make(self.config, self.keepers, self.hub, self._audit)
+            return lambda: make(self.config, self.keepers, self.hub, self.audit)
 
         self._enrollments = (await asyncio.to_thread(imported))()
         await self._enrollments.run()
@@ -317,9 +317,6 @@ class Service:
     def _arrived(self, device: str) -> None:
         if self._enrollments is not None:
             self._enrollments.arrived(device)
-
-    async def _audit(self, action: str, job: object) -> None:
-        pass
 
     async def _serve_api(self) -> None:
         try:

@@ -128,7 +128,7 @@ class AuditLog:
         """The file, ready for the next record."""
         try:
             if self._lock is None:
-                self._lock = lock_directory(self.path.parent, "audit log")
+                self._lock = self._taken()
             file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
             try:
                 if not self._is_as_left(file):
@@ -136,10 +136,14 @@ class AuditLog:
                 yield file
             finally:
                 os.close(file)
-        except JournalError as error:
-            raise AuditError(error.what, cause=error.cause, next_step=error.next_step, **error.data) from error
         except OSError as error:
             raise AuditError(f"the audit log {self.path} cannot be written: {error.strerror or error}") from error
+
+    def _taken(self) -> int:
+        try:
+            return lock_directory(self.path.parent, "audit log")
+        except JournalError as error:
+            raise AuditError(error.what, cause=error.cause, next_step=error.next_step, **error.data) from error
 
     def _is_as_left(self, file: int) -> bool:
         size_bytes = os.fstat(file).st_size

@@ -33,7 +33,8 @@ ACTIONS: Mapping[str, str] = {
     "audit.torn": "the bytes before this record are the beginning of one that a power cut left; they were never confirmed",
     "credential.revoked": "a certificate was revoked",
     "enroll.begun": "an enrolment began; on disk before the device's first byte is written",
-    "enroll.ended": "an enrolment ended; `outcome` and `code` say how",
+    "enroll.ended": "an enrolment ended; `outcome` and `code` say how, `active` is the certificate in use now",
+    "enroll.settled": "an enrolment that was interrupted, or needed somebody, was finished or undone",
     "service.started": "the daemon began",
     "service.stopped": "the daemon ended in order",
 }
