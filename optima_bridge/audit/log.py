@@ -98,6 +98,7 @@ class AuditLog:
                 return self._add(file, action, who, device, job, data)
         except AuditError:
             self._lost += 1
+            self._size_bytes = UNKNOWN
             raise
 
     def snapshot(self) -> tuple[int, Head]:
