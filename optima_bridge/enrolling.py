@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from optima_bridge.audit import Actor, Audit
+from optima_bridge.audit.record import Scalar
 from optima_bridge.config import Config
 from optima_bridge.enroll.enrollments import Enrollments
-from optima_bridge.enroll.stations import Audit, Station
+from optima_bridge.enroll.records import audited
+from optima_bridge.enroll.stations import Station
 from optima_bridge.enroll.trust import Trust
+from optima_bridge.enroll.words import fingerprint
 from optima_bridge.errors import BridgeError
 from optima_bridge.hub import Hub
 from optima_bridge.log import get_logger
@@ -63,6 +67,24 @@ class HubNotices:
             self._hub.raise_alert(device, "credential", error)
 
 
+class JobRecords:
+    """What becomes of jobs, as records of the audit log."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+
+    async def take_down(self, action: str, job: Job) -> None:
+        by, order = job.by, job.order
+        who = Actor(via="socket", uid=by.uid, login_uid=by.login_uid, pid=by.pid, program=by.program)
+        facts: dict[str, Scalar] = {"kind": order.kind.value}
+        if job.result is not None:
+            facts |= audited(job.result)
+        else:
+            facts |= {"reader": order.reader, "reason": order.reason}
+            facts["certificate"] = fingerprint(order.certificate) if order.certificate else ""
+        await self._audit.append(f"enroll.{action}", who, device=job.device, job=job.id, **facts)
+
+
 def make(config: Config, stations: Mapping[str, Station], hub: Hub, audit: Audit) -> Enrollments:
     """The enrolments of this daemon, not yet running."""
     return Enrollments(
@@ -70,7 +92,7 @@ def make(config: Config, stations: Mapping[str, Station], hub: Hub, audit: Audit
         trust_of(config),
         stations,
         HubNotices(hub),
-        audit,
+        JobRecords(audit).take_down,
         lambda: hub.clock.rfc3339(hub.clock.now()[0]),
     )
 

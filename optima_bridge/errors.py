@@ -18,6 +18,7 @@
     │   ├── VerifyMismatch     what was read back differs; the previous certificate is active (rc 10)
     │   └── WriteUncertain     which certificate is active is not known now (rc 11)
     ├── JournalError           the journal's disk is full; JournalDamaged: its file was damaged, what was readable is saved
+    │   └── AuditError         a record cannot be written to the audit log; AuditBroken: the log was changed (rc 10)
     ├── SinkError              BrokerUnavailable, BrokerRefused
     ├── CertificateError       a credential is refused before anything is written (rc 5)
     │   ├── file               CertificateUnreadable, PrivateKeyInFile, SeveralCertificates, CertificateTooBig
@@ -461,6 +462,28 @@ class JournalDamaged(JournalError):
     retryable = False
     default_cause = "a failing disk, or one that confirms writes before they are safe"
     default_next_step = "check the disk: sudo dmesg | grep -i error"
+
+
+class AuditError(JournalError):
+    """A record cannot be written to the audit log. What has happened already goes on; what must be audited is refused."""
+
+    code = "E-AUDIT"
+    default_next_step = "make room on the disk that holds the state directory; the next record goes there by itself"
+
+
+class AuditBroken(AuditError):
+    """The audit log is not as it was written; ``data``: ``line``, ``kind``, and the first ``findings``.
+
+    ``kind``: ``edited``, ``missing``, ``inserted``, ``reordered``, ``truncated``, or ``torn`` by a power cut.
+    """
+
+    code = "E-AUDIT-BROKEN"
+    exit_status = 10
+    retryable = False
+    default_cause = "somebody changed the file, an old copy was put in its place, or the disk is failing"
+    default_next_step = (
+        "keep the file as it is, and compare it with an earlier export: see docs/howto/check-the-audit-log.md"
+    )
 
 
 class SinkError(BridgeError):

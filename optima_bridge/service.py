@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from optima_bridge import __version__
+from optima_bridge.audit import Actor, Audit, Head
 from optima_bridge.clock import Clock
 from optima_bridge.commands import Commands
 from optima_bridge.config import Config
-from optima_bridge.errors import BridgeError, EnrollBusy, EnrollRefused, JournalError, NotFound, SinkError
+from optima_bridge.errors import AuditError, BridgeError, EnrollBusy, EnrollRefused, JournalError, NotFound, SinkError
 from optima_bridge.hub import Hub
 from optima_bridge.identifiers import IdentifierPolicy, load_or_make_secret
 from optima_bridge.journal import Journal, Loss
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 LAST_READ_S = 0.02  # bytes that are in the kernel when SIGTERM comes are read still
 DRAIN_S = 0.6
 STOPPED_S = 0.3
+LAST_NOTE_S = 0.5
 CLOSE_S = 5.0
 HEALTH_S = 60.0
 
@@ -68,6 +70,7 @@ class Service:
         self.started_ns = time.monotonic_ns()
         self.topics = Topics(config.store.site, config.store.node)
         self.hub = Hub(self.topics, journal, self._policy(), self.clock)
+        self.audit = Audit(Path(config.journal.directory), self._audit_head, self._audit_problem)
         self.watch = PortWatch()
         self.mqtt: MqttSink | None = None
         self.keepers: dict[str, DeviceKeeper] = {}
@@ -101,6 +104,9 @@ class Service:
             },
         )
         try:
+            await self.audit.note(
+                "service.started", Actor.this("daemon"), version=__version__, epoch=self.journal.epoch
+            )
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(self.mqtt.run(), name="mqtt")] if self.mqtt else []
                 for name, device in self.config.devices.items():
@@ -118,6 +124,7 @@ class Service:
                 await self._end(running)
         finally:
             self.watch.close()
+            await self.audit.close(LAST_NOTE_S)
             await self.journal.close(CLOSE_S)
             log.info("service.stopped", epoch=self.journal.epoch, seq=self.journal.head[1])
 
@@ -130,6 +137,7 @@ class Service:
             if task is not mqtt_task:
                 task.cancel()
         await asyncio.wait([task for task in running if task is not mqtt_task], timeout=DRAIN_S)
+        await self.audit.note("service.stopped", Actor.this("daemon"), within_s=LAST_NOTE_S)
         self.hub.happened(BRIDGE, Subject.STATUS, "stopped", {})
         if self.mqtt is not None and mqtt_task is not None:
             await self.mqtt.drain(DRAIN_S)
@@ -155,6 +163,7 @@ class Service:
             "seq": self.journal.head[1],
             "mqtt": self.mqtt.status() if self.mqtt else {"state": "off"},
             "journal": msgspec.to_builtins(stats),
+            "audit": msgspec.to_builtins(self.audit.head),
             "devices": list(self.devices()),
             "alerts": list(self.hub.alerts.values()),
         }
@@ -300,7 +309,7 @@ class Service:
         def imported() -> Callable[[], Enrollments]:
             from optima_bridge.enrolling import make
 
-            return lambda: make(self.config, self.keepers, self.hub, self._audit)
+            return lambda: make(self.config, self.keepers, self.hub, self.audit)
 
         self._enrollments = (await asyncio.to_thread(imported))()
         await self._enrollments.run()
@@ -308,9 +317,6 @@ class Service:
     def _arrived(self, device: str) -> None:
         if self._enrollments is not None:
             self._enrollments.arrived(device)
-
-    async def _audit(self, action: str, job: object) -> None:
-        pass
 
     async def _serve_api(self) -> None:
         try:
@@ -333,6 +339,7 @@ class Service:
     async def _report_health(self) -> None:
         while True:
             await asyncio.sleep(HEALTH_S)
+            await self.audit.mend()
             stats = self.journal.stats()
             self.hub.set_state(
                 BRIDGE,
@@ -364,6 +371,20 @@ class Service:
     def _journal_loss(self, loss: Loss) -> None:
         log.error("loss.recorded", first=loss.first, last=loss.last, count=loss.count, reason=loss.reason)
         self.hub.lost(loss)
+
+    def _audit_head(self, head: Head) -> None:
+        self.hub.describe(BRIDGE, "audit", msgspec.to_builtins(head))
+
+    def _audit_problem(self, error: AuditError | None) -> None:
+        known = self.hub.alerts.get((BRIDGE, "audit"))
+        if error is None:
+            if known:
+                log.info("audit.recovered")
+            self.hub.clear_alert(BRIDGE, "audit")
+        else:
+            if known is None or known["code"] != error.code:
+                log.error("audit.failed", why=error.what, cause=error.cause)
+            self.hub.raise_alert(BRIDGE, "audit", error)
 
     def _mqtt_problem(self, error: SinkError | None) -> None:
         if error is None:

@@ -9,6 +9,8 @@ from aiohttp import web
 
 from optima_bridge.errors import (
     AccessDenied,
+    AuditBroken,
+    AuditError,
     BridgeError,
     Busy,
     CertificateError,
@@ -24,6 +26,8 @@ HTTP_STATUSES: tuple[tuple[type[BridgeError], int], ...] = (
     (NotFound, 404),
     (UsageError, 400),
     (AccessDenied, 403),
+    (AuditBroken, 409),
+    (AuditError, 503),
     (Busy, 503),
     (EnrollBusy, 409),
     (ControllerBusy, 409),

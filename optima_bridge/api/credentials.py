@@ -9,7 +9,8 @@ import msgspec
 from aiohttp import web
 
 from optima_bridge.api.answers import answer
-from optima_bridge.api.keys import SERVICE
+from optima_bridge.api.keys import SERVICE, asking
+from optima_bridge.api.trail import actor_of
 from optima_bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ async def revoke(request: web.Request) -> web.Response:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the body is not a revocation: {error}") from error
     found, changed = await (await _credentials(request)).revoke(request.match_info["id"], wanted.label)
+    if changed:
+        audit, who = request.app[SERVICE].audit, actor_of(asking(request))
+        await audit.note("credential.revoked", who, certificate=found.sha256, reason=wanted.reason)
     facts = {"id": found.sha256, "subject": found.subject, "serial": found.serial}
     return answer({"schema": "optima.revocation/1", **facts, "changed": changed})
 

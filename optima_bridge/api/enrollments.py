@@ -13,6 +13,7 @@ from optima_bridge.api.answers import answer
 from optima_bridge.api.keys import ROLES, SERVICE, asking
 from optima_bridge.api.ndjson import line, stream
 from optima_bridge.api.peers import Role
+from optima_bridge.api.trail import actor_of
 from optima_bridge.enroll.jobs import By, Job
 from optima_bridge.enroll.orders import Order
 from optima_bridge.errors import UsageError
@@ -71,11 +72,13 @@ async def _lines(found: AsyncGenerator[Mapping[str, Any], None]) -> AsyncGenerat
 
 def by(request: web.Request) -> By:
     """Who asks."""
-    uid = asking(request).uid
+    who = actor_of(asking(request))
+    assert who.uid is not None
     try:
-        return By(uid, pwd.getpwuid(uid).pw_name)
+        user = pwd.getpwuid(who.uid).pw_name
     except KeyError:
-        return By(uid, str(uid))
+        user = str(who.uid)
+    return By(who.uid, user, who.login_uid, who.pid, who.program)
 
 
 def document(shown: Job) -> dict[str, Any]:

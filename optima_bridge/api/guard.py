@@ -12,6 +12,7 @@ from aiohttp.typedefs import Middleware
 
 from optima_bridge.api.answers import refusal
 from optima_bridge.api.peers import Peer, Role, Roles, peer_of
+from optima_bridge.api.trail import Trail
 from optima_bridge.errors import AccessDenied, BridgeError, NotFound, UsageError
 from optima_bridge.log import get_logger
 
@@ -32,13 +33,13 @@ class Route(NamedTuple):
     handler: Handler
 
 
-def guard(routes: Mapping[str, Route], roles: Roles) -> Middleware:
-    """The middleware that lets through what `routes` and `roles` allow, and nothing else."""
+def guard(routes: Mapping[str, Route], roles: Roles, trail: Trail) -> Middleware:
+    """The middleware that lets through what `routes` and `roles` allow, and nothing else; changes and refusals leave a trail."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            _check_role(request, routes, roles)
+            await _check_role(request, routes, roles, trail)
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 await request.read()  # aiohttp keeps it for the handler
         except AccessDenied as error:
@@ -63,7 +64,7 @@ def guard(routes: Mapping[str, Route], roles: Roles) -> Middleware:
     return middleware
 
 
-def _check_role(request: web.Request, routes: Mapping[str, Route], roles: Roles) -> None:
+async def _check_role(request: web.Request, routes: Mapping[str, Route], roles: Roles, trail: Trail) -> None:
     """Raises AccessDenied unless the peer is known and has the role that the route needs."""
     peer = peer_of(request.get_extra_info("socket"))
     if peer is None:
@@ -78,9 +79,10 @@ def _check_role(request: web.Request, routes: Mapping[str, Route], roles: Roles)
         raise AccessDenied("this route has no role, so nobody may use it", cause="a bug in optima-bridge")
     if has < needs:
         log.warning("api.denied", asked=asked, needs=needs.name.lower(), uid=peer.uid, pid=peer.pid)
+        await trail.denied(peer, asked, needs)
         raise _denied(asked, needs, peer, roles)
     if route is not None and route.method != "GET":
-        log.info("audit.requested", asked=asked, uid=peer.uid, pid=peer.pid)
+        await trail.requested(peer, f"{route.method} {request.path}")
 
 
 def _denied(asked: str, needs: Role, peer: Peer, roles: Roles) -> AccessDenied:

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from optima_bridge import __version__
-from optima_bridge.api import credentials, enrollments, ndjson
+from optima_bridge.api import audit, credentials, enrollments, ndjson
 from optima_bridge.api.answers import answer
 from optima_bridge.api.guard import Route
 from optima_bridge.api.keys import SERVICE, STREAMS
@@ -119,4 +119,7 @@ ROUTES: dict[str, Route] = {
     "job": Route("GET", "/v1/jobs/{job}", Role.VIEW, enrollments.job),
     "job-records": Route("GET", "/v1/jobs/{job}/records", Role.VIEW, enrollments.records),
     "job-cancel": Route("POST", "/v1/jobs/{job}/cancel", Role.TECH, enrollments.cancel),
+    "audit": Route("GET", "/v1/audit", Role.TECH, audit.records),
+    "audit-verify": Route("GET", "/v1/audit/verify", Role.TECH, audit.verify),
+    "audit-export": Route("GET", "/v1/audit/export", Role.ADMIN, audit.export),
 }

@@ -15,11 +15,13 @@ from optima_bridge.api.peers import Role, Roles
 from optima_bridge.api.routes import ROUTES
 from optima_bridge.api.sockets import listening
 from optima_bridge.api.stream import Streams
+from optima_bridge.api.trail import Trail
 from optima_bridge.log import get_logger
 from optima_bridge.service import Service
 
 IDLE_TIMEOUT_S = 15.0  # for a request line and headers, and between two requests
 SHUTDOWN_S = 0.3
+TRAIL = web.AppKey("trail", Trail)
 
 log = get_logger(__name__)
 
@@ -42,6 +44,7 @@ async def serve(service: Service, ready: Callable[[], None]) -> None:
         finally:
             runner.app[STREAMS].end()
             await runner.cleanup()
+            await runner.app[TRAIL].end()
             log.info("api.closed")
 
 
@@ -49,9 +52,11 @@ def make_app(service: Service) -> web.Application:
     """The routes of the table behind the guard."""
     groups = service.config.api
     roles = Roles({Role.VIEW: groups.view_group, Role.TECH: groups.tech_group, Role.ADMIN: groups.admin_group})
-    app = web.Application(middlewares=[guard(ROUTES, roles)], client_max_size=MAX_BODY_BYTES)
+    trail = Trail(service.audit)
+    app = web.Application(middlewares=[guard(ROUTES, roles, trail)], client_max_size=MAX_BODY_BYTES)
     app[SERVICE] = service
     app[ROLES] = roles
+    app[TRAIL] = trail
     app[STREAMS] = Streams(service)
     for name, route in ROUTES.items():
         app.router.add_route(route.method, route.path, route.handler, name=name)

@@ -39,6 +39,7 @@ VERBS = {
     ),
     "jobs": Verb("optima_bridge.cli.jobs:jobs", "List, watch and stop enrolments."),
     "ca": Verb("optima_bridge.cli.ca:ca", "Make and show the store's certificate authority."),
+    "audit": Verb("optima_bridge.cli.audit:audit", "Show, check and copy the log of who did what."),
     "drivers": Verb("optima_bridge.cli.drivers:drivers", "List and describe the installed drivers."),
     "service": Verb("optima_bridge.cli.service:service", "Prepare this PC for the service: udev rules."),
     "config": Verb("optima_bridge.cli.config:config", "Check and show the configuration."),

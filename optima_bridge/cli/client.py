@@ -10,7 +10,7 @@ import pwd
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +19,7 @@ from optima_bridge.errors import AccessDenied, BridgeError, DaemonUnavailable, r
 
 SYSTEM_SOCKET = "/run/optima-bridge/api.sock"
 MAX_LINE_BYTES = 1 << 20
+BLOCK_BYTES = 64 << 10
 
 Document = dict[str, Any]
 
@@ -76,6 +77,19 @@ class Daemon:
                     "the stream of events broke off", cause="the daemon has ended or was restarted"
                 ) from error
             yield record
+
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """A long answer in blocks; raises as get() does, and DaemonUnavailable where it breaks off."""
+        connection = self._connect()
+        with closing(connection):
+            with _translated(connection.path, self._timeout_s):
+                response = _request(connection, "GET", path)
+            while True:
+                with _translated(connection.path, self._timeout_s):
+                    block = response.read(BLOCK_BYTES)  # unlike readline() it tells an end from a break
+                if not block:
+                    return
+                yield block
 
     def _document(self, method: str, path: str, body: str | None = None) -> Document:
         connection = self._connect()

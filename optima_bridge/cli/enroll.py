@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from optima_bridge.cli.follow import follow
 from optima_bridge.cli.options import Settings
 from optima_bridge.cli.pins import PinSource, pin_options
 from optima_bridge.cli.screen import Record, Screen
-from optima_bridge.errors import NotFound, SecretMissing, UsageError
+from optima_bridge.errors import AuditError, NotFound, SecretMissing, UsageError
+from optima_bridge.text import printable
 
 if TYPE_CHECKING:
     from optima_bridge.config.model import Config, Device
@@ -182,6 +184,7 @@ def _keep_request(file: Path | None, screen: Screen) -> None:
 def _without_daemon(settings: Settings, name: str, asked: dict[str, Any], secret: bytes | None) -> Record:
     import asyncio
     import os
+    import secrets
 
     from optima_bridge.config import load
     from optima_bridge.enroll.journal import HostJournal
@@ -191,12 +194,37 @@ def _without_daemon(settings: Settings, name: str, asked: dict[str, Any], secret
     config = load(asked["config_file"], os.environ).config
     configured = _device(config, name)
     screen = Screen(settings, asked["progress"])
-    work = _work(asked, config, Teller(screen.take))
+    job = secrets.token_hex(6) if asked["resume"] in (None, LAST) else asked["resume"]
+    work = _work(asked, config, Teller(screen.take), job)
     check_directory(config.journal.directory)
     with HostJournal(config.journal.directory) as journal:
-        ending = asyncio.run(perform(name, configured, journal, work, secret or b""))
+
+        def done() -> Record:
+            return result_record(asyncio.run(perform(name, configured, journal, work, secret or b"")))
+
+        if asked["dry_run"] or asked["verify_only"]:
+            result = done()
+        else:
+            kind = next((mode for mode in ("resume", "rollback") if asked[mode]), "enroll")
+            result = _recorded(config.journal.directory, name, job, kind, asked["reason"], done)
     screen.leave_bar()
-    return result_record(ending)
+    return result
+
+
+def _recorded(directory: Path, device: str, job: str, kind: str, reason: str, done: Callable[[], Record]) -> Record:
+    """Have it done, with a record in the audit log before and after; without the first one nothing is done."""
+    from optima_bridge.audit import Actor, AuditLog
+    from optima_bridge.enroll.records import audited
+
+    me = Actor.this("standalone")
+    with AuditLog(directory, me) as audit:
+        audit.append("enroll.begun", me, device=device, job=job, kind=kind, reason=reason)
+        result = done()
+        try:
+            audit.append("enroll.ended", me, device=device, job=job, kind=kind, **audited(result))
+        except AuditError as error:  # it has happened
+            click.echo(f"warning {error.code}: {printable(error.what)}", err=True)
+    return result
 
 
 def _device(config: Config, name: str) -> Device:
@@ -208,10 +236,8 @@ def _device(config: Config, name: str) -> Device:
     return config.devices[name]
 
 
-def _work(asked: dict[str, Any], config: Config, teller: Any) -> Work:
+def _work(asked: dict[str, Any], config: Config, teller: Any, job: str) -> Work:
     """What is to be done without the daemon; reads the files that were named."""
-    import secrets
-
     import msgspec
 
     from optima_bridge.enroll.pki.files import read_certificate
@@ -225,7 +251,7 @@ def _work(asked: dict[str, Any], config: Config, teller: Any) -> Work:
     trust = trust_of(config)
     if asked["ca"]:
         trust = msgspec.structs.replace(trust, ca=asked["ca"], crl=asked["crl"])
-    check, job = trust.check_for(), secrets.token_hex(6)
+    check = trust.check_for()
 
     def enrol(der: bytes) -> Enrol:
         return Enrol(

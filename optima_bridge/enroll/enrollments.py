@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -160,6 +160,8 @@ class Enrollments:
                 self._end(live, await self._closed(inner))
             else:
                 live.change(state=State.OPEN)
+                continue
+            await self._take_down("settled", live.job)
 
     async def _closed(self, inner: DeviceJob) -> Ending:
         """The ending of a job that the journal knows as closed."""
@@ -318,13 +320,16 @@ class Enrollments:
         self._end(live, ending)
         if live.job.order.kind in WRITING:
             self._tell_credential(holder, ending)
-            try:
-                await self._audit("ended", live.job)
-            except JournalError as error:  # it has happened; the alert of the audit log says so
-                log.error("audit.failed", job=live.job.id, why=error.what)  # noqa: TRY400 - the words say it
+        await self._take_down("ended", live.job)
         await self._writes.join()
         if live.job.state is State.DONE:
             del self._live[live.job.id]
+
+    async def _take_down(self, action: str, job: Job) -> None:
+        """For the audit log; it has happened, so that a log that takes nothing has an alert of its own, and this goes on."""
+        if job.order.kind in WRITING:
+            with suppress(JournalError):
+                await self._audit(action, job)
 
     def _end(self, live: LiveJob, ending: Ending) -> None:
         """Give a job its result; one that needs attention stays open until its device has settled it."""
@@ -389,7 +394,9 @@ class Enrollments:
                 return
         self._holds(name, active, identity)
         if result is not None:
-            self._tell_settled(name, result, active)
+            settled_job = self._tell_settled(name, result, active)
+            if settled_job is not None:
+                await self._take_down("settled", settled_job)
         elif active is not None:
             self._notices.attention(name, None)
 
@@ -403,7 +410,8 @@ class Enrollments:
         self._held[name] = Held(name, active, identity or (known.identity if known else DeviceIdentity()))
         self._notices.credential(name, facts(active))
 
-    def _tell_settled(self, name: str, result: Result, active: Certificate | None) -> None:
+    def _tell_settled(self, name: str, result: Result, active: Certificate | None) -> Job | None:
+        """Returns the job that has a result by this."""
         log.info("enroll.settled", device=name, job=result.job, outcome=result.outcome, active=result.active_sha256)
         needs = result.outcome is Outcome.NEEDS_ATTENTION
         self._notices.attention(name, result.error if needs else None)
@@ -412,6 +420,8 @@ class Enrollments:
             self._end(live, Ending(result.outcome, active, result.changed, result.error))
             if not needs:
                 del self._live[result.job]
+            return live.job
+        return None
 
 
 def _bug(device: str, error: Exception) -> BridgeError:

@@ -37,10 +37,13 @@ class State(StrEnum):
 
 
 class By(msgspec.Struct, frozen=True):
-    """Who asked for it."""
+    """Who asked for it; `login_uid`, `pid` and `program` as in `optima_bridge.audit.Actor`."""
 
     uid: int
     user: str
+    login_uid: int | None = None
+    pid: int | None = None
+    program: str = ""
 
 
 class Job(msgspec.Struct, frozen=True):

@@ -113,6 +113,13 @@ def facts(active: Certificate | None) -> Document | None:
     }
 
 
+def audited(result: Document) -> dict[str, str | bool]:
+    """A result for the audit log: of certificates only the fingerprint."""
+    active, error = result["active"], result["error"]
+    said = {"active": active["sha256"] if active else "unknown", "code": error["code"] if error else ""}
+    return {"outcome": result["outcome"], "changed": result["changed"], **said}
+
+
 def last_line(result: Document) -> str:
     """The result for people: which certificate is active now."""
     outcome, active = result["outcome"], result["active"]

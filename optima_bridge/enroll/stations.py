@@ -51,4 +51,4 @@ class Notices(Protocol):
 
 
 Audit = Callable[[str, Job], Awaitable[None]]
-"""Takes down that a job has begun or ended; raises JournalError where it cannot."""
+"""Takes down that a job has ``begun``, ``ended`` or was ``settled``; raises JournalError where it cannot."""
