@@ -39,7 +39,7 @@ VERBS = {
     ),
     "jobs": Verb("optima_bridge.cli.jobs:jobs", "List, watch and stop enrolments."),
     "ca": Verb("optima_bridge.cli.ca:ca", "Make and show the store's certificate authority."),
-    "drivers": Verb("optima_bridge.cli.drivers:drivers", "List and describe the installed drivers."),
+    "drivers": Verb("optima_bridge.cli.drivers:drivers", "List and describe the installed drivers; begin your own."),
     "service": Verb("optima_bridge.cli.service:service", "Prepare this PC for the service: udev rules."),
     "config": Verb("optima_bridge.cli.config:config", "Check and show the configuration."),
     "help": Verb("optima_bridge.cli.help:help_", "Help on a command, or on exit codes."),
