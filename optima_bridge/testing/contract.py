@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from typing import ClassVar
 
@@ -133,10 +135,7 @@ class LinkContract(Declared):
     """The tests of a driver of events, whatever its link."""
 
     def test_an_event_arrives(self) -> None:
-        async def scenario() -> None:
-            await self._one_event(self.bench())
-
-        run(scenario())
+        run(self._one_event(self.bench))
 
     def test_unplugging_at_any_await_of_events_raises_only_link_errors(self) -> None:
         async def scenario(k: int) -> bool:
@@ -230,7 +229,8 @@ class LinkContract(Declared):
 
         run(scenario())
 
-    async def _one_event(self, bench: Bench, noise: bytes = b"") -> None:
+    async def _one_event(self, make: Callable[[], Bench], noise: bytes = b"") -> None:
+        bench = make()
         await bench.one_event(noise)
         assert all(isinstance(total, int) for total in bench.driver.counters.values())
         await bench.driver.stop()
@@ -247,18 +247,16 @@ class DriverContract(LinkContract):
 
     @pytest.mark.parametrize("cable", [WHOLE, BYTE_BY_BYTE, GLUED], ids=["whole", "byte by byte", "glued"])
     def test_an_event_arrives_over_any_cable(self, cable: Cable) -> None:
-        run(self._one_event(self.bench(cable)))
+        run(self._one_event(partial(self.bench, cable)))
 
     def test_an_event_arrives_between_noise(self) -> None:
-        run(self._one_event(self.bench(), self.case.noise))
+        run(self._one_event(self.bench, self.case.noise))
 
     @pytest.mark.parametrize("seed", range(4))
     def test_random_noise_grants_nothing(self, seed: int) -> None:
         async def scenario() -> None:
             bench = self.bench()
-            await bench.driver.start()
-            waiting = asyncio.create_task(bench.granted(bench.driver.events()))
-            await bench.settled(waiting)
+            waiting = await self._waiting(bench)
             for _ in range(32):
                 bench.peer.feed(noise.randbytes(64))
                 await bench.settled(waiting)
@@ -279,9 +277,7 @@ class DriverContract(LinkContract):
             await earlier.one_event()
             bench = self.bench()
             bench.peer.feed(bytes(earlier.delivered))
-            await bench.driver.start()
-            waiting = asyncio.create_task(bench.granted(bench.driver.events()))
-            await bench.settled(waiting)
+            waiting = await self._waiting(bench)
             assert not waiting.done()
             await bench.provoke()
             await waiting

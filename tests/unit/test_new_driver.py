@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -125,3 +126,16 @@ def test_it_ends_with_what_to_type_next(tmp_path: Path) -> None:
     assert [line.strip() for line in done.output.splitlines()[1:]] == steps
     done = CliRunner().invoke(drivers, ["new", "yours", "--directory", str(tmp_path)], obj=Settings(json=True))
     assert json.loads(done.output)["folder"] == f"{tmp_path}/optima-driver-yours"
+
+
+@pytest.mark.parametrize(
+    "example", sorted((REPOSITORY / "examples").glob("optima-driver-*")), ids=lambda path: path.name
+)
+def test_an_example_passes_its_own_tests_and_knows_the_contract_only(example: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(example, tmp_path / example.name)
+    install(folder)
+    last_line = run(folder, "pytest", "-q", "-p", "no:cacheprovider").splitlines()[-1]
+    assert re.match(r"\d+ passed in ", last_line), last_line
+    source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("optima_driver_*/*.py"))
+    known = {*re.findall(r"^from optima_bridge\.(\w+)", source, re.MULTILINE)}
+    assert known <= {"driver", "link", "model", "presence", "errors", "wire", "store", "secrets"}
