@@ -52,7 +52,7 @@ def make_app(service: Service) -> web.Application:
     app = web.Application(middlewares=[guard(ROUTES, roles)], client_max_size=MAX_BODY_BYTES)
     app[SERVICE] = service
     app[ROLES] = roles
-    app[STREAMS] = Streams(service)
+    app[STREAMS] = Streams()
     for name, route in ROUTES.items():
         app.router.add_route(route.method, route.path, route.handler, name=name)
     return app

@@ -33,6 +33,8 @@ VERBS = {
     "watch": Verb("optima_bridge.cli.monitor:monitor", "Alias of monitor.", hidden=True),
     "devices": Verb("optima_bridge.cli.devices:devices", "List, show and wait for devices."),
     "events": Verb("optima_bridge.cli.events:events", "Send past events once more."),
+    "record": Verb("optima_bridge.cli.wire:record", "Record what goes over a device's wire."),
+    "replay": Verb("optima_bridge.cli.wire:replay", "Play a recording through the driver."),
     "enroll": Verb("optima_bridge.cli.enroll:enroll", "Bring a certificate into a device's secure memory."),
     "credentials": Verb(
         "optima_bridge.cli.credentials:credentials", "Certificates in secure memory: list, verify, revoke."
