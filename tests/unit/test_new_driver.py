@@ -138,4 +138,4 @@ def test_an_example_passes_its_own_tests_and_knows_the_contract_only(example: Pa
     assert re.match(r"\d+ passed in ", last_line), last_line
     source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("optima_driver_*/*.py"))
     known = {*re.findall(r"^from optima_bridge\.(\w+)", source, re.MULTILINE)}
-    assert known <= {"driver", "link", "model", "presence", "errors", "wire", "store", "secrets"}
+    assert known <= {"driver", "link", "model", "presence", "errors", "wire", "store", "secrets", "reports"}

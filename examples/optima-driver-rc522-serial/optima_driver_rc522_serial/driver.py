@@ -12,7 +12,7 @@ from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.errors import DeviceError, FrameError, LinkTimeout
 from optima_bridge.link import ByteLink, SerialFormat
 from optima_bridge.model import NO_DATA, Capability, Data, DeviceIdentity, Event, Maturity, Observation, Subject
-from optima_bridge.presence import Change, PolledPresence
+from optima_bridge.presence import ABSENT, Change, PolledPresence
 from optima_driver_rc522_serial.codec import ASK, Decoder, Identity, Look, Message
 
 MODEL = "rc522-serial"
@@ -50,6 +50,7 @@ class Rc522SerialDriver:
         self._link = link
         self._decoder = Decoder()
         self._presence = PolledPresence(misses_to_remove=settings.misses_to_remove)
+        self._is_known = False  # whether anything was said of the field yet
         self._counters: Counter[str] = Counter()
 
     @property
@@ -73,7 +74,11 @@ class Rc522SerialDriver:
             messages = await self._read(SILENCE_S)
             looks = [message for message in messages if isinstance(message, Look)]
             for look in looks[-1:]:  # lines that come together waited somewhere: only the newest is news
-                for change in self._presence.poll(look.uids, self._link.clock_ns()):
+                changes = self._presence.poll(look.uids, self._link.clock_ns())
+                if not (self._is_known or look.uids):
+                    yield Observation(Subject.CARD, ABSENT)  # found at the beginning: nothing has happened
+                self._is_known = self._is_known or bool(changes) or not look.uids
+                for change in changes:
                     yield _event(change, len(look.uids))
 
     async def stop(self) -> None:

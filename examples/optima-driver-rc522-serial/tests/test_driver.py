@@ -11,7 +11,7 @@ import pytest
 
 from optima_bridge.errors import DeviceError, LinkTimeout
 from optima_bridge.link import MemoryPeer, memory_pair
-from optima_bridge.model import DeviceIdentity, Event, Subject
+from optima_bridge.model import DeviceIdentity, Event, Observation, Subject
 from optima_bridge.testing import ConformanceCase, DriverContract
 from optima_driver_rc522_serial import Rc522SerialDriver, Rc522SerialSimulator
 from optima_driver_rc522_serial.codec import encode
@@ -85,6 +85,24 @@ def test_a_silent_reader_is_dead_and_not_a_reader_without_a_card() -> None:
         await driver.start()
         with pytest.raises(LinkTimeout):
             await anext(driver.events())
+
+    with_driver(scenario)
+
+
+def test_an_empty_field_at_the_beginning_is_found_once_and_is_no_event() -> None:
+    async def scenario(driver: Rc522SerialDriver, peer: MemoryPeer) -> None:
+        peer.on_write = lambda _: peer.feed(WHO)
+        await driver.start()
+        events = driver.events()
+        peer.feed(NOBODY)
+        assert await anext(events) == Observation(Subject.CARD, {"presence": "absent"})
+        more = asyncio.ensure_future(anext(events))
+        for line in (NOBODY, CARD, CARD):
+            await peer.drained()
+            peer.feed(line)
+        event = await more
+        assert isinstance(event, Event)
+        assert event.action == "inserted"
 
     with_driver(scenario)
 
