@@ -10,13 +10,14 @@ opens no port, sleeps for no retry and knows nothing of MQTT. Abilities beyond e
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from optima_bridge.link import SerialFormat
 from optima_bridge.model import Capability, DeviceIdentity, Event, Maturity, Observation
+from optima_bridge.secrets import Secret
 
 CONTRACT = 1
 ENTRY_POINT_GROUP = "optima_bridge.drivers"
@@ -54,6 +55,8 @@ class DriverInfo(msgspec.Struct, frozen=True):
         spec: documents and sections the code follows.
         serial_format: how to open a serial port for it.
         reports_removal: False where the device tells arrival only (a touch).
+        wire_is_public: no secret ever goes over its wire, though it has a secure store or a secret among its settings; else
+            a recording holds lengths only. Identifiers are no secrets.
         usb_ids: (vendor, product) of adapters it is known on; udev rules are made from them.
     """
 
@@ -68,6 +71,7 @@ class DriverInfo(msgspec.Struct, frozen=True):
     serial_format: SerialFormat = SerialFormat()
     reports_removal: bool = True
     usb_ids: tuple[tuple[int, int], ...] = ()
+    wire_is_public: bool = False
 
 
 class Driver(Protocol):
@@ -95,3 +99,19 @@ class Driver(Protocol):
 
     async def stop(self) -> None:
         """Leave the device in a safe state. Safe to call twice, and on a lost link; never raises LinkError."""
+
+
+def wire_may_hold_secrets(driver: type[Driver]) -> bool:
+    """Whether the bytes of this driver must not be recorded: see `DriverInfo.wire_is_public`."""
+    guarded = Capability.SECURE_STORE in driver.info.capabilities or any(
+        _names_a_secret(field.annotation) for field in driver.Settings.model_fields.values()
+    )
+    return guarded and not driver.info.wire_is_public
+
+
+def _names_a_secret(annotation: object) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, Secret):
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return any(_names_a_secret(field.annotation) for field in annotation.model_fields.values())
+    return any(map(_names_a_secret, get_args(annotation)))

@@ -29,6 +29,7 @@
     ├── ApiError               the control API cannot have its socket
     ├── Busy                   all places are taken at the moment (rc 6)
     ├── TimedOut               what was waited for did not come (rc 7)
+    ├── ReplayDiffers          a recording makes other events than it did (rc 10)
     ├── DaemonUnavailable      no daemon answers on the socket (rc 8)
     ├── AccessDenied           the caller's role does not allow it (rc 4)
     └── Interrupted            stopped by a person before anything became active (rc 130)
@@ -692,6 +693,15 @@ class TimedOut(BridgeError, TimeoutError):
     retryable = True
     default_cause = "it takes longer, or it will not happen"
     default_next_step = "see what is missing: bridge status"
+
+
+class ReplayDiffers(BridgeError):
+    """A recording, played through the driver, makes other events than were recorded. Example: a driver that was changed."""
+
+    code = "E-REPLAY-DIFFERS"
+    exit_status = 10
+    default_cause = "the driver or its settings were changed, or the recording began with a key or card in the reader"
+    default_next_step = "compare what was recorded with what is made now: bridge replay FILE --json"
 
 
 class DaemonUnavailable(BridgeError):

@@ -14,12 +14,13 @@ from typing import Protocol, cast
 import msgspec
 
 from optima_bridge.backoff import Backoff
-from optima_bridge.driver import Driver, DriverSettings
+from optima_bridge.driver import Driver, DriverSettings, wire_may_hold_secrets
 from optima_bridge.errors import BridgeError, DeviceError, EnrollRefused, LinkLost, LinkNotFound, LinkTimeout
 from optima_bridge.hub import Hub
-from optima_bridge.link import Link, open_link
-from optima_bridge.link.base import device_path
+from optima_bridge.link import Link, open_byte_link, open_link
+from optima_bridge.link.base import BYTE_OPENERS, device_path, scheme_of
 from optima_bridge.link.portwatch import PortWatch, port_exists
+from optima_bridge.link.tap import Wire
 from optima_bridge.log import get_logger
 from optima_bridge.model import Capability, Data, DeviceIdentity, Event, JsonValue, Observation, Subject
 from optima_bridge.store import HasSecureStore, SecureStore
@@ -83,6 +84,7 @@ class DeviceKeeper:
     Attributes:
         present: identifier of the key or card that is in the reader now; None: none, or it is not known.
         arrived: called when the device came up, and when a key or card was put in.
+        wire: where its bytes can be heard; None: its link is no byte pipe.
     """
 
     def __init__(
@@ -96,6 +98,9 @@ class DeviceKeeper:
         self.name = name
         self.config = config
         self.present: str | None = None
+        self.wire: Wire | None = None
+        if scheme_of(config.port) in BYTE_OPENERS:
+            self.wire = Wire(masked=wire_may_hold_secrets(config.driver_class))
         self._arrived = arrived
         self._seen: set[asyncio.Future[str]] = set()
         self.status = KeeperStatus(since_ns=hub.clock.now()[1])
@@ -174,8 +179,7 @@ class DeviceKeeper:
     async def _live(self) -> BridgeError:
         """Open the device and run it until something ends it; returns what did."""
         try:
-            serial_format = self.config.settings.serial_format(self.config.driver_class.info.serial_format)
-            link = await open_link(self.config.port, serial_format)
+            link = await self._open()
             try:
                 error = await self._run_driver(link)
             finally:
@@ -193,6 +197,13 @@ class DeviceKeeper:
             raise asyncio.CancelledError  # the driver made something else of it; the daemon must end all the same
         return error
 
+    async def _open(self) -> Link:
+        port = self.config.port
+        serial_format = self.config.settings.serial_format(self.config.driver_class.info.serial_format)
+        if self.wire is None:
+            return await open_link(port, serial_format)
+        return self.wire.tap(await open_byte_link(port, serial_format))
+
     async def _run_driver(self, link: Link) -> BridgeError:
         driver = self._driver = self.config.driver_class(link, self.config.settings)
         try:
@@ -209,6 +220,8 @@ class DeviceKeeper:
                     if isinstance(event, Event):
                         self.status.events += 1
                         self._hub.record(self.name, event)
+                        if self.wire is not None:
+                            self.wire.told(event.subject, event.action)
                     else:
                         self._hub.set_state(self.name, event.subject, event.state)
                     if event.subject in HOLDS_TOKENS:
@@ -247,6 +260,8 @@ class DeviceKeeper:
         status = self.status
         status.identity, status.error, status.link = identity, None, "up"
         status.opened += 1
+        if self.wire is not None:
+            self.wire.started()
         status.since_ns = self._hub.clock.now()[1]
         log.info("link.opened", device=self.name, port=self.config.port, model=identity.model)
         self._hub.describe(self.name, "device", self.description())

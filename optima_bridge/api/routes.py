@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from optima_bridge import __version__
-from optima_bridge.api import audit, credentials, enrollments, ndjson
+from optima_bridge.api import audit, credentials, enrollments, ndjson, wire
 from optima_bridge.api.answers import answer
 from optima_bridge.api.guard import Route
 from optima_bridge.api.keys import SERVICE, STREAMS
@@ -80,7 +80,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     if query.get("snapshot", "1") not in ("0", "1"):
         raise UsageError("snapshot is 0 or 1")
     wanted = _wanted(service, query.get("types", ""), query.get("devices", ""))
-    with request.app[STREAMS].subscribe(wanted) as subscription:
+    with request.app[STREAMS].subscribe(service.listen, wanted) as subscription:
         after = None
         if "since" in query:
             after = await position_since(query["since"], service.journal, service.clock.now()[0])
@@ -108,6 +108,7 @@ ROUTES: dict[str, Route] = {
     "devices": Route("GET", "/v1/devices", Role.VIEW, devices),
     "device": Route("GET", "/v1/devices/{name}", Role.VIEW, device),
     "events": Route("GET", "/v1/events", Role.VIEW, events),
+    "wire": Route("GET", "/v1/devices/{name}/wire", Role.TECH, wire.heard),
     "config": Route("GET", "/v1/config", Role.TECH, config),
     "replay": Route("POST", "/v1/replay", Role.TECH, replay),
     "enroll": Route("POST", "/v1/enrollments", Role.TECH, enrollments.begin),

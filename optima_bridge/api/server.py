@@ -57,7 +57,7 @@ def make_app(service: Service) -> web.Application:
     app[SERVICE] = service
     app[ROLES] = roles
     app[TRAIL] = trail
-    app[STREAMS] = Streams(service)
+    app[STREAMS] = Streams()
     for name, route in ROUTES.items():
         app.router.add_route(route.method, route.path, route.handler, name=name)
     return app

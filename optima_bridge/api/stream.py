@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -19,27 +20,30 @@ MAX_STREAMS = 32
 MAX_WAITING = 1000  # records; 450 KB
 PAGE_RECORDS = 500
 
+T = TypeVar("T")
 Wanted = Callable[[Record], bool]
+Listen = Callable[[Callable[[T], None]], Callable[[], None]]
+"""Has what is news told to a listener; returns what ends that."""
 
 
-class Subscription:
-    """New records that one client has yet to take.
+class Subscription(Generic[T]):
+    """News that one client has yet to take.
 
     Attributes:
         ended: why there will be no more, once that is known.
     """
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: Callable[[T], bool]) -> None:
         self.ended: BridgeError | None = None
         self._wanted = wanted
-        self._waiting: deque[Record] = deque()
+        self._waiting: deque[T] = deque()
         self._changed = asyncio.Event()
 
-    def take(self, record: Record) -> None:
-        """Keep `record` for the client; a client that leaves too many lying is given up."""
-        if self.ended is None and self._wanted(record):
+    def take(self, news: T) -> None:
+        """Keep `news` for the client; a client that leaves too many lying is given up."""
+        if self.ended is None and self._wanted(news):
             if len(self._waiting) < MAX_WAITING:
-                self._waiting.append(record)
+                self._waiting.append(news)
             else:
                 self.ended = too_slow(f"more than {MAX_WAITING} events")
             self._changed.set()
@@ -55,7 +59,7 @@ class Subscription:
         if isinstance(self.ended, TimedOut):
             self.ended = None
 
-    async def batch(self) -> list[Record]:
+    async def batch(self) -> list[T]:
         """All that waits, as soon as there is something.
 
         Raises:
@@ -66,21 +70,20 @@ class Subscription:
                 raise self.ended
             self._changed.clear()
             await self._changed.wait()
-        records = list(self._waiting)
+        news = list(self._waiting)
         self._waiting.clear()
-        return records
+        return news
 
 
 class Streams:
     """The open streams of one daemon."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._open: set[Subscription] = set()
+    def __init__(self) -> None:
+        self._open: set[Subscription[Any]] = set()
 
     @contextmanager
-    def subscribe(self, wanted: Wanted) -> Iterator[Subscription]:
-        """Collect new records while the block runs.
+    def subscribe(self, listen: Listen[T], wanted: Callable[[T], bool] = lambda _: True) -> Iterator[Subscription[T]]:
+        """Collect the news that `listen` tells, and that are `wanted`, while the block runs.
 
         Raises:
             Busy: there are MAX_STREAMS already.
@@ -88,7 +91,7 @@ class Streams:
         if len(self._open) >= MAX_STREAMS:
             raise Busy(f"{MAX_STREAMS} clients watch events already", next_step="end one of them: ps -C bridge")
         subscription = Subscription(wanted)
-        stop_listening = self._service.listen(subscription.take)
+        stop_listening = listen(subscription.take)
         self._open.add(subscription)
         try:
             yield subscription
@@ -103,7 +106,7 @@ class Streams:
 
 
 async def lines(
-    service: Service, subscription: Subscription, wanted: Wanted, after: Position | None, snapshot: bool
+    service: Service, subscription: Subscription[Record], wanted: Wanted, after: Position | None, snapshot: bool
 ) -> AsyncGenerator[bytes, None]:
     """What the client gets: a snapshot, the journal's records behind `after`, then new ones; ends by an error only.
 

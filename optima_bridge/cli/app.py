@@ -33,6 +33,8 @@ VERBS = {
     "watch": Verb("optima_bridge.cli.monitor:monitor", "Alias of monitor.", hidden=True),
     "devices": Verb("optima_bridge.cli.devices:devices", "List, show and wait for devices."),
     "events": Verb("optima_bridge.cli.events:events", "Send past events once more."),
+    "record": Verb("optima_bridge.cli.wire:record", "Record what goes over a device's wire."),
+    "replay": Verb("optima_bridge.cli.wire:replay", "Play a recording through the driver."),
     "enroll": Verb("optima_bridge.cli.enroll:enroll", "Bring a certificate into a device's secure memory."),
     "credentials": Verb(
         "optima_bridge.cli.credentials:credentials", "Certificates in secure memory: list, verify, revoke."
@@ -40,7 +42,7 @@ VERBS = {
     "jobs": Verb("optima_bridge.cli.jobs:jobs", "List, watch and stop enrolments."),
     "ca": Verb("optima_bridge.cli.ca:ca", "Make and show the store's certificate authority."),
     "audit": Verb("optima_bridge.cli.audit:audit", "Show, check and copy the log of who did what."),
-    "drivers": Verb("optima_bridge.cli.drivers:drivers", "List and describe the installed drivers."),
+    "drivers": Verb("optima_bridge.cli.drivers:drivers", "List and describe the installed drivers; begin your own."),
     "service": Verb("optima_bridge.cli.service:service", "Prepare this PC for the service: udev rules."),
     "config": Verb("optima_bridge.cli.config:config", "Check and show the configuration."),
     "help": Verb("optima_bridge.cli.help:help_", "Help on a command, or on exit codes."),

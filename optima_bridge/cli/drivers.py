@@ -1,24 +1,30 @@
-"""``bridge drivers``: what is installed. Needs no daemon, opens nothing."""
+"""``bridge drivers``: what is installed, and a package for one more. Needs no daemon, opens nothing."""
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import click
 
 from optima_bridge import registry
+from optima_bridge.cli import new_driver
 from optima_bridge.cli.options import Settings
 from optima_bridge.cli.render import flat, table
-from optima_bridge.errors import DriverError, NotFound
+from optima_bridge.errors import DriverError, NotFound, UsageError
+
+NEW_STEPS = ("pip install -e . pytest", "pytest")
 
 
 @click.group()
 def drivers() -> None:
-    """List and describe the installed drivers.
+    """List and describe the installed drivers; begin one of your own.
 
     \b
       bridge drivers list
       bridge drivers show ds2480b
+      bridge drivers new door-seal
     """
 
 
@@ -58,6 +64,33 @@ def show(settings: Settings, name: str) -> None:
         settings.print_json({"schema": "optima.driver/1", **document})
     else:
         table(settings, ("FACT", "VALUE"), flat(document))
+
+
+@drivers.command()
+@click.argument("name")
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    metavar="DIR",
+    help="Where its folder is made; default: here.",
+)
+@click.pass_obj
+def new(settings: Settings, name: str, directory: Path) -> None:
+    """Make a package for a driver of your own: complete, with simulator and tests; nothing is overwritten."""
+    if name in registry.installed():
+        raise UsageError(
+            f"a driver {name!r} is installed already, and two of one name stop the daemon's start",
+            next_step=f"see it: bridge drivers show {name}; choose another name",
+        )
+    folder = new_driver.make(name, directory)
+    steps = [f"cd {shlex.quote(str(folder))}", *NEW_STEPS, f"bridge drivers show {name}"]
+    if settings.json:
+        settings.print_json({"schema": "optima.new-driver/1", "name": name, "folder": str(folder), "next": steps})
+        return
+    click.echo(f"{folder} is a complete driver of a seal switch. Make it your device's:")
+    for step in steps:
+        click.echo(f"  {step}")
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ EXIT_CODES = (
     (7, "timeout", "no answer or no event in time; the broker is away"),
     (8, "no-daemon", "no daemon answers on the socket"),
     (9, "io", "a link or device failed"),
-    (10, "verify-failed", "what was read back differs"),
+    (10, "verify-failed", "what was read back, or is replayed, differs"),
     (11, "needs-attention", "the outcome is not known; a person must look"),
     (12, "unhealthy", "a check found a fault"),
     (13, "config", "the configuration or a driver is not valid"),

@@ -16,6 +16,9 @@ from optima_bridge.model import Event, Observation, Subject
 from optima_bridge.store import HasSecureStore
 from optima_bridge.topics import is_segment
 
+Told = tuple[Subject, str]
+"""Subject and action of an event."""
+
 
 class Peer(Protocol):
     """The device's end of a link."""
@@ -42,8 +45,12 @@ class ConformanceCase:
         driver: the class.
         simulator: makes a fresh simulator, of a byte pipe a `Simulator`; called with a running event loop.
         provoke: makes one event happen at the simulator, function or coroutine function; again for a second driver.
-        undo: takes it back.
+        undo: takes it back, and what `second` put there too.
         grants: subject and action of the event that `provoke` makes happen; None: the driver has a secure store and no events.
+        revokes: those of the event that `undo` makes happen; None: the device does not tell.
+        suspects: those of the event that comes before `revokes`, where the driver first doubts.
+        second: puts a second token beside the first; None: the reader takes one at a time.
+        ambiguous: subject and action of the event that `second` makes happen.
         settings: the driver's keys in the configuration.
         noise: what a bad cable adds between frames; ends where the protocol finds its next frame.
         registered: whether an installed package offers the driver as an entry point.
@@ -54,7 +61,11 @@ class ConformanceCase:
     simulator: Callable[[], Any]
     provoke: Callable[[Any], object] = lambda _: None
     undo: Callable[[Any], object] = lambda _: None
-    grants: tuple[Subject, str] | None = None
+    grants: Told | None = None
+    revokes: Told | None = None
+    suspects: Told | None = None
+    second: Callable[[Any], object] | None = None
+    ambiguous: Told | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     noise: bytes = b"\x00\xff\x55"
     registered: bool = True
@@ -126,10 +137,23 @@ class Bench:
 
     async def granted(self, events: AsyncIterator[Event | Observation]) -> Event:
         """Wait for the event that `provoke` makes happen; other events may come before it."""
+        assert self.case.grants is not None
+        return (await self.until(events, self.case.grants))[-1]
+
+    async def until(self, events: AsyncIterator[Event | Observation], wanted: Told) -> list[Event]:
+        """All events up to the `wanted` one."""
+        seen: list[Event] = []
         async for event in events:
-            if isinstance(event, Event) and (event.subject, event.action) == self.case.grants:
-                return event
+            if isinstance(event, Event):
+                seen.append(event)
+                if (event.subject, event.action) == wanted:
+                    return seen
         raise AssertionError("events() ended; only an error may end it")
+
+    async def put_second(self) -> None:
+        """Put a second token beside the first."""
+        assert self.case.second is not None
+        await _maybe(self.case.second(self.simulator))
 
     async def settled(self, waiting: asyncio.Task[Any]) -> None:
         """Wait until the driver has taken all that was delivered, or has given up."""
@@ -163,6 +187,7 @@ class ByteBench(Bench):
 
     Attributes:
         delivered: all bytes that have come to the driver.
+        garbled: set when the byte that `garble` means has passed.
     """
 
     peer: MemoryPeer
@@ -171,6 +196,8 @@ class ByteBench(Bench):
         self.delivered = bytearray()
         self._cable = cable
         self._travelling = bytearray()
+        self._garble_at, self._garble_times = -1, 1
+        self.garbled = asyncio.Event()
         super().__init__(case)
 
     def join(self) -> None:
@@ -186,10 +213,24 @@ class ByteBench(Bench):
             asyncio.get_running_loop().call_later(self._cable.delay_s, self._deliver)
         self._travelling += data
 
+    def garble(self, k: int, times: int) -> None:
+        """Let the `k`-th byte from now on arrive so many times: 0 loses it."""
+        self._garble_at, self._garble_times = len(self.delivered) + k, times
+
+    def come_back(self) -> None:
+        """Plug the lost device in again: a new link, and another driver on it."""
+        self._travelling.clear()
+        self.join()
+        self.driver = self.new_driver()
+
     def _deliver(self) -> None:
         chunk = bytes(self._travelling[: self._cable.chunk_bytes])
         del self._travelling[: self._cable.chunk_bytes]
+        place = self._garble_at - len(self.delivered)
         self.delivered += chunk
+        if 0 <= place < len(chunk):
+            chunk = chunk[:place] + chunk[place : place + 1] * self._garble_times + chunk[place + 1 :]
+            self.garbled.set()
         self.peer.feed(chunk)
         if self._travelling:
             asyncio.get_running_loop().call_later(self._cable.delay_s, self._deliver)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from typing import ClassVar
 
@@ -12,10 +14,13 @@ from pydantic import ValidationError
 
 from optima_bridge.driver import CONTRACT, ENTRY_POINT_GROUP, DriverInfo, DriverSettings
 from optima_bridge.errors import LinkError, ProtocolError
-from optima_bridge.model import DeviceIdentity
+from optima_bridge.model import DeviceIdentity, Event
 from optima_bridge.testing.awaits import AtAwait, at_every_await, cancelled_at, run
 from optima_bridge.testing.bench import BYTE_BY_BYTE, GLUED, WHOLE, Bench, ByteBench, Cable, ConformanceCase
 from optima_bridge.topics import is_segment
+
+MOST_SPOILED = 8
+"""So many bytes of an event are spoiled in turn, spread over it."""
 
 
 class Declared:
@@ -130,10 +135,7 @@ class LinkContract(Declared):
     """The tests of a driver of events, whatever its link."""
 
     def test_an_event_arrives(self) -> None:
-        async def scenario() -> None:
-            await self._one_event(self.bench())
-
-        run(scenario())
+        run(self._one_event(self.bench))
 
     def test_unplugging_at_any_await_of_events_raises_only_link_errors(self) -> None:
         async def scenario(k: int) -> bool:
@@ -188,7 +190,47 @@ class LinkContract(Declared):
 
         at_every_await(scenario)
 
-    async def _one_event(self, bench: Bench, noise: bytes = b"") -> None:
+    def test_what_is_taken_away_is_told_and_suspect_before_that(self) -> None:
+        revokes, suspects = self.case.revokes, self.case.suspects
+        if revokes is None:
+            pytest.skip("the case names no event that revokes")
+
+        async def scenario() -> None:
+            bench = self.bench()
+            events = await bench.one_event()
+            await bench.undo()
+            told = [(event.subject, event.action) for event in await bench.until(events, revokes)]
+            assert self.case.grants not in told
+            assert told.count(suspects) == 1 if suspects else told == [revokes]
+            await bench.driver.stop()
+
+        run(scenario())
+
+    def test_a_second_token_makes_both_count_for_nothing(self) -> None:
+        ambiguous = self.case.ambiguous
+        if self.case.second is None or ambiguous is None:
+            pytest.skip("the case names no second token")
+
+        async def scenario() -> None:
+            bench = self.bench()
+            events = await bench.one_event()
+            await bench.put_second()
+            *before, event = await bench.until(events, ambiguous)
+            assert self.case.grants not in [(earlier.subject, earlier.action) for earlier in before]
+            assert event.identifier is None
+            assert event.state is not None
+            assert event.state.get("presence") != "present"
+            await bench.undo()
+            again = asyncio.create_task(bench.granted(events))
+            await bench.settled(again)
+            await bench.provoke()
+            assert (await again).identifier is not None
+            await bench.driver.stop()
+
+        run(scenario())
+
+    async def _one_event(self, make: Callable[[], Bench], noise: bytes = b"") -> None:
+        bench = make()
         await bench.one_event(noise)
         assert all(isinstance(total, int) for total in bench.driver.counters.values())
         await bench.driver.stop()
@@ -205,18 +247,16 @@ class DriverContract(LinkContract):
 
     @pytest.mark.parametrize("cable", [WHOLE, BYTE_BY_BYTE, GLUED], ids=["whole", "byte by byte", "glued"])
     def test_an_event_arrives_over_any_cable(self, cable: Cable) -> None:
-        run(self._one_event(self.bench(cable)))
+        run(self._one_event(partial(self.bench, cable)))
 
     def test_an_event_arrives_between_noise(self) -> None:
-        run(self._one_event(self.bench(), self.case.noise))
+        run(self._one_event(self.bench, self.case.noise))
 
     @pytest.mark.parametrize("seed", range(4))
     def test_random_noise_grants_nothing(self, seed: int) -> None:
         async def scenario() -> None:
             bench = self.bench()
-            await bench.driver.start()
-            waiting = asyncio.create_task(bench.granted(bench.driver.events()))
-            await bench.settled(waiting)
+            waiting = await self._waiting(bench)
             for _ in range(32):
                 bench.peer.feed(noise.randbytes(64))
                 await bench.settled(waiting)
@@ -237,14 +277,68 @@ class DriverContract(LinkContract):
             await earlier.one_event()
             bench = self.bench()
             bench.peer.feed(bytes(earlier.delivered))
-            await bench.driver.start()
-            waiting = asyncio.create_task(bench.granted(bench.driver.events()))
-            await bench.settled(waiting)
+            waiting = await self._waiting(bench)
             assert not waiting.done()
             await bench.provoke()
             await waiting
 
         run(scenario())
+
+    @pytest.mark.parametrize("times", [0, 2], ids=["lost", "doubled"])
+    def test_one_byte_that_is_lost_or_doubled_grants_nobody_else(self, times: int) -> None:
+        async def undisturbed() -> tuple[str | None, int]:
+            bench = self.bench()
+            waiting = await self._waiting(bench)
+            before = len(bench.delivered)
+            await bench.provoke()
+            return (await waiting).identifier, len(bench.delivered) - before
+
+        async def scenario(k: int) -> None:
+            bench = self.bench()
+            waiting = await self._waiting(bench)
+            bench.garble(k, times)
+            await bench.provoke()
+            garbled = asyncio.create_task(bench.garbled.wait())
+            await asyncio.wait({waiting, garbled}, return_when=asyncio.FIRST_COMPLETED)
+            garbled.cancel()
+            await bench.settled(waiting)
+            if not waiting.done():  # the frame is spoiled: the next one must be heard
+                await bench.undo()
+                bench.send(self.case.noise)
+                await bench.provoke()
+                await asyncio.wait({waiting})
+            if waiting.exception() is None:
+                assert waiting.result().identifier == identifier or self.case.driver.info.integrity == "none"
+            else:  # giving up is right where every byte is an answer
+                assert isinstance(waiting.exception(), LinkError | ProtocolError)
+                await bench.undo()
+                await bench.works_again()
+            await bench.driver.stop()
+
+        identifier, size_bytes = run(undisturbed())
+        for k in range(0, size_bytes, 1 + size_bytes // MOST_SPOILED):
+            run(scenario(k))
+
+    def test_a_device_that_vanishes_and_returns_is_heard_again(self) -> None:
+        async def scenario() -> None:
+            bench = self.bench()
+            events = await bench.one_event()
+            bench.peer.unplug()
+            with pytest.raises(LinkError):
+                await anext(events, None)
+            await bench.driver.stop()
+            await bench.undo()
+            bench.come_back()
+            await bench.works_again()
+
+        run(scenario())
+
+    async def _waiting(self, bench: ByteBench) -> asyncio.Task[Event]:
+        """Start the driver; a task that waits for the event that is to be provoked."""
+        await bench.driver.start()
+        waiting = asyncio.create_task(bench.granted(bench.driver.events()))
+        await bench.settled(waiting)
+        return waiting
 
 
 async def _or_link_error(inner: AtAwait) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar
 
 import pytest
 
@@ -14,7 +15,8 @@ from optima_bridge.errors import BridgeError, LinkLost
 from optima_bridge.model import DeviceIdentity, Event, Observation, Subject
 from optima_bridge.testing import ConformanceCase, DriverContract
 from optima_bridge.testing.bench import WHOLE
-from optima_drivers._template import TemplateDriver, TemplateSimulator
+from optima_drivers._template import TemplateDriver
+from optima_drivers._template.tests.test_driver import TestTemplate  # collected here, as it is in a package made of it
 from optima_drivers.ds2480b import Ds2480bDriver
 from optima_drivers.ds2480b.simulator import Ds2480bSimulator
 from optima_drivers.loopback import LoopbackDriver
@@ -23,6 +25,7 @@ from optima_drivers.rfid125 import Id12laDriver, Rdm6300Driver
 from optima_drivers.rfid125.simulator import Rfid125Simulator
 
 ROM = "01B7BA1000000075"
+OTHER_ROM = "0101EFCDAB00002C"
 CARD = "67003B51C6"
 Events = AsyncGenerator[Event | Observation, None]
 
@@ -34,18 +37,7 @@ class TestLoopback(DriverContract):
         provoke=lambda simulator: simulator.key_in(ROM),
         undo=lambda simulator: simulator.key_out(),
         grants=(Subject.KEY, "inserted"),
-    )
-
-
-class TestTemplate(DriverContract):
-    case = ConformanceCase(
-        driver=TemplateDriver,
-        simulator=TemplateSimulator,
-        provoke=lambda simulator: simulator.seal(is_open=True),
-        undo=lambda simulator: simulator.seal(is_open=False),
-        grants=(Subject.SEAL, "opened"),
-        noise=b"\x00\xff\x55\n",
-        registered=False,
+        revokes=(Subject.KEY, "removed"),
     )
 
 
@@ -56,6 +48,8 @@ class TestRdm6300(DriverContract):
         provoke=lambda simulator: simulator.insert(CARD),
         undo=lambda simulator: simulator.remove(),
         grants=(Subject.CARD, "inserted"),
+        revokes=(Subject.CARD, "removed"),
+        suspects=(Subject.CARD, "suspect"),
     )
 
 
@@ -76,6 +70,10 @@ class TestDs2480b(DriverContract):
         provoke=lambda simulator: simulator.put(ROM),
         undo=lambda simulator: simulator.lift(),
         grants=(Subject.KEY, "inserted"),
+        revokes=(Subject.KEY, "removed"),
+        suspects=(Subject.KEY, "suspect"),
+        second=lambda simulator: simulator.put(OTHER_ROM),
+        ambiguous=(Subject.KEY, "ambiguous"),
         settings={"poll_interval_ms": 20},
     )
 
@@ -128,6 +126,32 @@ class TakesAnyLine(TemplateDriver):
         yield Event(Subject.SEAL, "opened", self._link.clock_ns())
 
 
+class FailsOnDamage(TemplateDriver):
+    async def events(self) -> Events:
+        async for event in super().events():
+            yield event
+            if self.counters["frames_bad_overrun"] + self.counters["frames_bad_characters"]:
+                raise ValueError("a damaged line")
+
+
+class HearsOneLinkOnly(TemplateDriver):
+    heard: ClassVar[object] = None
+
+    async def start(self) -> DeviceIdentity:
+        if type(self).heard not in (None, self._link):
+            raise LinkLost("the device that was there first is gone")
+        type(self).heard = self._link
+        return await super().start()
+
+
+class GrantsOnceMore(TemplateDriver):
+    async def events(self) -> Events:
+        async for event in super().events():
+            if isinstance(event, Event) and event.action == "closed":
+                yield Event(Subject.SEAL, "opened", event.mono_ns)
+            yield event
+
+
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
@@ -138,6 +162,9 @@ class TakesAnyLine(TemplateDriver):
         (ClosesTheLink, DriverContract.test_stop_is_safe_twice_and_leaves_the_link_usable),
         (TellsTheIdentifier, partial(DriverContract.test_an_event_arrives_over_any_cable, cable=WHOLE)),
         (TakesAnyLine, partial(DriverContract.test_random_noise_grants_nothing, seed=0)),
+        (FailsOnDamage, partial(DriverContract.test_one_byte_that_is_lost_or_doubled_grants_nobody_else, times=2)),
+        (HearsOneLinkOnly, DriverContract.test_a_device_that_vanishes_and_returns_is_heard_again),
+        (GrantsOnceMore, DriverContract.test_what_is_taken_away_is_told_and_suspect_before_that),
     ],
     ids=lambda it: it.__name__ if isinstance(it, type) else "",
 )
@@ -146,5 +173,21 @@ def test_the_suite_notices_a_driver_that(broken: type[TemplateDriver], test: Cal
         case = replace(TestTemplate.case, driver=broken)
 
     test(TestTemplate())
-    with pytest.raises((AssertionError, BridgeError, OSError, pytest.fail.Exception)):
+    with pytest.raises((AssertionError, BridgeError, OSError, ValueError, pytest.fail.Exception)):
         test(Contract())
+
+
+class TrustsOneOfTwo(Ds2480bDriver):
+    async def events(self) -> Events:
+        async for event in super().events():
+            if isinstance(event, Event) and event.action == "ambiguous":
+                event = Event(Subject.KEY, "ambiguous", event.mono_ns, identifier=ROM, state={"presence": "present"})
+            yield event
+
+
+def test_the_suite_notices_a_driver_that_trusts_one_of_two_keys() -> None:
+    class Contract(DriverContract):
+        case = replace(TestDs2480b.case, driver=TrustsOneOfTwo)
+
+    with pytest.raises(AssertionError):
+        Contract().test_a_second_token_makes_both_count_for_nothing()

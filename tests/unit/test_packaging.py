@@ -37,12 +37,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_the_wheel_has_every_module_of_both_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_has_every_file_of_both_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     sources = {
         str(path.relative_to(root))
         for root, package in ((REPOSITORY, "optima_bridge"), (REPOSITORY / "drivers", "optima_drivers"))
         for path in (root / package).rglob("*")
-        if path.suffix in {".py", ".typed"}
+        if path.is_file() and path.suffix != ".pyc"
     }
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name and ".data/" not in name}
     assert inside == sources

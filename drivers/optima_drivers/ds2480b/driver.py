@@ -44,6 +44,7 @@ class Ds2480bDriver:
         spec="DS2480B data sheet 19-5047 rev 4; application note 192; Book of iButton Standards ch. 5",
         serial_format=SerialFormat(9600),
         usb_ids=((0x0403, 0xEA90), (0x10C4, 0xEA60), (0x1A86, 0x7523)),  # Eclo; clones with a CP2102, with a CH340
+        wire_is_public=True,
     )
     Settings: ClassVar[type[DriverSettings]] = Ds2480bSettings
 

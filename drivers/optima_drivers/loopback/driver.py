@@ -83,6 +83,7 @@ class LoopbackDriver:
         schemes=frozenset({"memory", "serial"}),
         integrity="lrc",
         spec="optima_drivers.loopback.codec",
+        wire_is_public=True,
     )
     Settings: ClassVar[type[DriverSettings]] = LoopbackSettings
 

@@ -80,6 +80,7 @@ class Rdm6300Driver(_Reader):
         integrity="xor",
         spec="Seeed RDM6300 data sheet",
         serial_format=SerialFormat(9600),
+        wire_is_public=True,
     )
     Settings: ClassVar[type[DriverSettings]] = Rdm6300Settings
 
@@ -145,6 +146,7 @@ class Id12laDriver(_Reader):
         spec="ID-Innovations ID-2LA, ID-12LA, ID-20LA data sheet 2013, ASCII format",
         serial_format=SerialFormat(9600),
         reports_removal=False,
+        wire_is_public=True,
     )
     Settings: ClassVar[type[DriverSettings]] = Id12laSettings
 
