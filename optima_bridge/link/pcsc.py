@@ -25,6 +25,7 @@ from optima_bridge.link.card import CardSession, CardState
 from optima_bridge.link.pcsc_errors import (
     BUSY,
     NO_READERS,
+    NOT_TRANSACTED,
     SUCCESS,
     TIMED_OUT,
     choose_reader,
@@ -224,7 +225,7 @@ class _Reader:
         code, answer = self._call(
             self.scard.SCardTransmit, self._card, header, list(_without_le(apdu) if is_t0 else apdu)
         )
-        self._check(code)
+        self._check(code or (SUCCESS if answer else NOT_TRANSACTED))  # some readers' drivers call no answer a success
         return bytes(answer)
 
     def release(self, reset: bool) -> None:

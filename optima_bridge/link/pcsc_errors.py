@@ -22,21 +22,21 @@ from optima_bridge.errors import (
 from optima_bridge.text import printable
 
 SUCCESS = 0x00000000
-CANCELLED = 0x80100002
 TIMED_OUT = 0x8010000A
 BUSY = 0x8010000B
+NOT_TRANSACTED = 0x80100016
 NO_READERS = 0x8010002E
 CLIENT_LIBRARY = "libpcsclite"
 
 START_PCSCD = "sudo systemctl start pcscd.socket"
 _ABSENT = {
     0x8010000C: "no card is in it",
-    0x80100016: "the card went away in the middle of a command",
+    NOT_TRANSACTED: "the card went away in the middle of a command",
     0x8010002F: "the card went away in the middle of a command",
     0x80100067: "the card lost its power",
     0x80100069: "the card was taken out",
 }
-_MUTE = {0x80100066: "the card gives no answer", 0x8010000D: "the card is of an unknown kind"}
+_MUTE = {0x80100066: "the card gives no answer", 0x8010000F: "the card's answer to reset makes no sense"}
 _GONE = {0x80100009, 0x80100017}
 _STOPPED = {0x80100003, 0x80100013, 0x8010001D, 0x8010001E}
 _FORBIDDEN = {0x80100027, 0x8010006A}

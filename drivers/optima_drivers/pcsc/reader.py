@@ -7,23 +7,23 @@ between two looks is two events. The identifier is asked for once, when the card
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from optima_bridge.errors import DeviceError, ProtocolError, TokenAbsent
 from optima_bridge.link.card import CardLink, CardState
 from optima_bridge.model import Data, Event, Observation, Subject
 from optima_bridge.presence import ABSENT, PRESENT
+from optima_bridge.reports import FaultReports
 
 Identify = Callable[[bytes], Awaitable[str | None]]
 """The identifier of the card with this ATR; None: it has none."""
-
-MUTE = "card-mute"
 
 
 async def events(
     link: CardLink, identify: Identify, counters: Counter[str]
 ) -> AsyncGenerator[Event | Observation, None]:
     """Cards and mute cards; ends by LinkLost, or by LinkBusy where another program keeps the card to itself."""
+    mute = FaultReports("card-mute")
     before: CardState | None = None
     identifier: str | None = None
     while True:
@@ -33,7 +33,7 @@ async def events(
             yield Event(Subject.CARD, "removed", now_ns, identifier=identifier, state=ABSENT)
         elif before is None and not now.atr:
             yield Observation(Subject.CARD, ABSENT)
-        for news in _mute(before, now, now_ns):
+        for news in mute.polled(now.atr == b"", now_ns):
             yield news
         if now.atr:
             identifier = await _identified(now.atr, identify, counters)
@@ -50,11 +50,3 @@ async def _identified(atr: bytes, identify: Identify, counters: Counter[str]) ->
         counters["unread"] += 1  # it came, and is gone again or another kind of card
         return None
 
-
-def _mute(before: CardState | None, now: CardState, now_ns: int) -> Iterator[Event | Observation]:
-    was, is_now = before is not None and before.atr == b"", now.atr == b""
-    state: Data = {"active": is_now, "code": MUTE}
-    if before is None and not is_now:
-        yield Observation(Subject.FAULT, state)
-    elif was is not is_now:
-        yield Event(Subject.FAULT, "raised" if is_now else "cleared", now_ns, data={"code": MUTE}, state=state)
