@@ -210,8 +210,8 @@ async def test_a_card_in_the_wrong_way_round_at_the_start_is_a_fault() -> None:
     assert isinstance(said[1], Event)
 
 
-async def test_a_card_without_a_number_is_told_by_the_vendors_serial_number() -> None:
-    for card in (VirtualPivCard(guid=b""), VirtualPivCard(guid=bytes(16))):
+async def test_a_card_is_told_by_the_vendors_serial_number_where_it_has_one() -> None:
+    for card in (VirtualPivCard(guid=b"", serial=4711), VirtualPivCard(serial=4711)):
         bench = Bench()
         said = await news(MAKE["piv"](bench.link), bench, lambda: bench.insert(card))  # noqa: B023 - used at once
         assert cards(said) == [("inserted", "4711")]

@@ -268,7 +268,7 @@ async def test_the_key_is_made_once_and_its_public_half_is_always_known(tmp_path
 
 async def test_a_key_of_which_nobody_heard_is_found_again(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.card.cut_at(7, "after")
+    bench.card.cut_at(8, "after")
     with pytest.raises(TokenAbsent):
         await bench.store.make_key()
     bench.card.restart()
@@ -439,10 +439,18 @@ def scripted(tmp_path: Path, *answers: str) -> tuple[Bench, Scripted]:
 
 async def test_an_answer_comes_in_as_many_parts_as_the_card_likes(tmp_path: Path) -> None:
     chuid = tlv.encode(0x53, tlv.encode(0x34, bytes([7]) * 16)).hex()
-    bench, card = scripted(tmp_path, "9000", "6c14", chuid[:20] + "6105", chuid[20:30] + "6105", chuid[30:] + "9000")
+    bench, card = scripted(
+        tmp_path, "9000", "6d00", "6c14", chuid[:20] + "6105", chuid[20:30] + "6105", chuid[30:] + "9000"
+    )
     identity = await bench.store.connect()
     assert (identity.model, identity.serial) == ("PIV card", "07" * 16)
-    assert card.asked[1:] == ["00cb3fff055c035fc10200", "00cb3fff055c035fc10214", "00c0000005", "00c0000005"]
+    assert card.asked[1:] == [
+        "00f8000000",
+        "00cb3fff055c035fc10200",
+        "00cb3fff055c035fc10214",
+        "00c0000005",
+        "00c0000005",
+    ]
 
 
 async def test_an_answer_without_end_is_given_up(tmp_path: Path) -> None:
@@ -455,11 +463,15 @@ async def test_an_answer_without_end_is_given_up(tmp_path: Path) -> None:
     ("answers", "error", "says"),
     [
         (["6a82"], DeviceError, "no PIV application"),
-        (["9000", "9000", "6d00"], DeviceError, "neither a CHUID"),
-        (["9000", "6a82", "00019000"], DeviceError, "neither a CHUID"),
-        (["9000", "6a81"], DeviceError, r"did not give the object 5FC102 \(status 6A81, function not supported\)"),
-        (["9000", "5302ffff9000"], FrameError, "ends before its length"),
-        (["9000", "54009000"], FrameError, "without the tag 53"),
+        (["9000", "6d00", "9000"], DeviceError, "neither a serial number"),
+        (["9000", "00019000", "5312" + "3410" + "00" * 16 + "9000"], DeviceError, "neither a serial number"),
+        (
+            ["9000", "6d00", "6a81"],
+            DeviceError,
+            r"did not give the object 5FC102 \(status 6A81, function not supported\)",
+        ),
+        (["9000", "6d00", "5302ffff9000"], FrameError, "ends before its length"),
+        (["9000", "6d00", "54009000"], FrameError, "without the tag 53"),
     ],
 )
 async def test_a_card_that_cannot_be_told_from_others_is_no_store(
@@ -471,7 +483,7 @@ async def test_a_card_that_cannot_be_told_from_others_is_no_store(
 
 
 async def test_a_label_is_made_fit_to_be_shown(tmp_path: Path) -> None:
-    bench, _ = scripted(tmp_path, "6104" + "5002" + "1b5b" + "9000", "6a82", "000000079000")
+    bench, _ = scripted(tmp_path, "6104" + "5002" + "1b5b" + "9000", "000000079000")
     assert (await bench.store.connect()).model == r"\x1b["
 
 

@@ -82,6 +82,11 @@ class Pcscd:
         """Name of the reader that cards are put into."""
         return READERS[self._turn]
 
+    @property
+    def port(self) -> int:
+        """Where that reader waits for its card, in the daemon's network."""
+        return PORT + self._turn
+
     def start(self) -> None:
         if self._process is not None:
             return
@@ -120,7 +125,7 @@ class Pcscd:
 
     def insert(self, card: Card) -> Inserted:
         """Put a card into the reader; seen there up to 400 ms later."""
-        inserted = Inserted(card, self.connection(PORT + self._turn))
+        inserted = Inserted(card, self._connection(self.port))
         self._cards.append(inserted)
         return inserted
 
@@ -129,7 +134,7 @@ class Pcscd:
         while self._cards:
             self._cards.pop().remove()
 
-    def connection(self, port: int) -> socket.socket:
+    def _connection(self, port: int) -> socket.socket:
         """To a port in the daemon's network."""
         made: list[socket.socket] = []
 

@@ -149,15 +149,15 @@ class Application:
         return tlv.only(0x82, tlv.only(0x7C, answer.data))
 
     async def _number(self) -> str:
-        """The GUID; the vendor's serial number where there is none."""
-        chuid = await self.get(objects.CHUID)
-        if chuid and (guid := objects.guid(chuid)):
-            return guid
+        """The vendor's serial number; the GUID where there is none. ykman makes a new GUID with each import."""
         answer = await self._ask(Command(0xF8, 0x00, 0x00))
         if answer.status == OK and len(answer.data) == 4:
             return str(int.from_bytes(answer.data))
+        chuid = await self.get(objects.CHUID)
+        if chuid and (guid := objects.guid(chuid)):
+            return guid
         raise DeviceError(
-            "the card has neither a CHUID with a number nor a serial number, so it cannot be told from others",
+            "the card has neither a serial number nor a CHUID with a number, so it cannot be told from others",
             cause="it was never initialised",
             next_step="initialise it: yubico-piv-tool -a set-chuid",
         )

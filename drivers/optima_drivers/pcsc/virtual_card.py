@@ -67,6 +67,7 @@ class VirtualPivCard:
         path: Path | None = None,
         *,
         guid: bytes = bytes(range(1, 17)),
+        serial: int | None = None,
         writes: Writes = Writes.ATOMIC,
         algorithm: Algorithm = Algorithm.TDES,
         management_key: bytes = MANAGEMENT_KEY,
@@ -77,7 +78,7 @@ class VirtualPivCard:
         self.atr = atr
         self.uid = uid
         self.algorithm, self.management_key = algorithm, management_key
-        self.serial = 4711
+        self.serial = serial
         if guid:
             self.files.objects.setdefault(CHUID, chuid(guid))
         self.operations = self.writes = 0
@@ -136,7 +137,7 @@ class VirtualPivCard:
         """A command, or a piece of one: the whole answer, and how much of it is wanted."""
         waiting, self._waiting = self._waiting, b""
         if (cla, ins) == (0x00, 0xC0):
-            return waiting, wanted or 256
+            return waiting, wanted
         if (cla, ins) == (0xFF, 0xCA) and self.uid:
             return self.uid, wanted
         if cla not in (0x00, 0x10):
@@ -178,7 +179,7 @@ class VirtualPivCard:
                 return self._generate(p2, data)
             case 0xFD:
                 return b"\x04\x03\x05"
-            case 0xF8:
+            case 0xF8 if self.serial is not None:
                 return self.serial.to_bytes(4)
             case 0xCB | 0x20 | 0x47:
                 raise Refused(0x6A86)
@@ -315,6 +316,8 @@ class VirtualPivCard:
 def parse(apdu: bytes) -> tuple[int, int, int, int, bytes, int]:
     """CLA, INS, P1, P2, data, and how many bytes of answer are wanted; cases 1 to 4, short and extended.
 
+    Without Le it is 256, for yubico-piv-tool sends none and cards give their answer all the same.
+
     Raises:
         Refused: 6700: the lengths do not fit together.
     """
@@ -323,7 +326,7 @@ def parse(apdu: bytes) -> tuple[int, int, int, int, bytes, int]:
     cla, ins, p1, p2 = apdu[:4]
     body = apdu[4:]
     wide = len(body) > 2 and body[0] == 0
-    data, wanted = b"", 0
+    data, wanted = b"", 256
     le_bytes = 2 if wide else 1
     if wide:
         body = body[1:]
