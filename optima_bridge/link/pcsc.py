@@ -14,7 +14,6 @@ import importlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
@@ -110,6 +109,8 @@ class PcscLink:
 
     async def transmit(self, apdu: bytes) -> bytes:
         """See `CardSession`; within a session only."""
+        if self._error:
+            raise self._error
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 return await self._thread.call(partial(self._reader.transmit, apdu))
@@ -147,18 +148,18 @@ class _Thread:
     """Makes blocking calls, one after the other."""
 
     def __init__(self, name: str) -> None:
-        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any] | None] | None] = SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def post(self, function: Callable[[], T]) -> Future[T]:
+    def post(self, function: Callable[[], None]) -> None:
         """Have it called when its turn comes."""
-        future: Future[T] = Future()
-        self._calls.put((future, function))
-        return future
+        self._calls.put((function, None))
 
     async def call(self, function: Callable[[], T]) -> T:
         """What it returns or raises. Cancelled, it is not called any more, or goes on with nobody waiting."""
-        return await asyncio.wrap_future(self.post(function))
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._calls.put((function, future))
+        return await future
 
     def end(self) -> None:
         """End after the last call; one that never returns keeps its thread, which dies with the process."""
@@ -166,12 +167,25 @@ class _Thread:
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
-            future, function = call
-            if future.set_running_or_notify_cancel():
+            function, future = call
+            result, error = None, None
+            if future is None or not future.cancelled():
                 try:
-                    future.set_result(function())
-                except BaseException as error:  # noqa: BLE001 - passed on to where it belongs
-                    future.set_exception(error)
+                    result = function()
+                except BaseException as caught:  # noqa: BLE001 - passed on to where it belongs
+                    error = caught
+            if future is not None:
+                _tell(future.get_loop(), partial(_settle, future), (result, error))
+
+
+def _settle(future: asyncio.Future[T], outcome: tuple[T, BaseException | None]) -> None:
+    result, error = outcome
+    if future.done():
+        return  # cancelled
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 class _Reader:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -128,6 +129,12 @@ class Pcscd:
         inserted = Inserted(card, self._connection(self.port))
         self._cards.append(inserted)
         return inserted
+
+    def insert_process(self, memory: Path, *options: str) -> subprocess.Popen[bytes]:
+        """The same with a card that is a program of its own, so that it can be killed; the caller ends it."""
+        into_network = ("nsenter", "-t", str(self.pid), "-n")
+        program = (sys.executable, "-m", "optima_drivers.pcsc.vpcd", str(memory), "--port", str(self.port))
+        return subprocess.Popen([*into_network, *program, *options])
 
     def take_out(self) -> None:
         """All cards."""

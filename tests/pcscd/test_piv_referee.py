@@ -314,12 +314,7 @@ async def test_killing_the_card_while_it_is_written_leaves_the_old_or_the_new_ce
         assert (await job(store, tmp_path, "old", serial, old)).outcome is Outcome.VERIFIED
     pcscd.take_out()
     pcscd.next_reader()
-    program = subprocess.Popen(
-        [
-            *("nsenter", "-t", str(pcscd.pid), "-n", sys.executable, "-m", "optima_drivers.pcsc.vpcd"),
-            *(str(memory), "--port", str(pcscd.port), "--writes", "in-place"),
-        ]
-    )
+    program = pcscd.insert_process(memory, "--writes", "in-place")
     link = await open_link(f"pcsc:{pcscd.reader}", SerialFormat())
     assert isinstance(link, PcscLink)
     keys = {"management_key": {"file": str(key_file(tmp_path))}, "management_algorithm": "3des"}
