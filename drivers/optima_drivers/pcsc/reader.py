@@ -49,4 +49,3 @@ async def _identified(atr: bytes, identify: Identify, counters: Counter[str]) ->
     except (TokenAbsent, DeviceError, ProtocolError):
         counters["unread"] += 1  # it came, and is gone again or another kind of card
         return None
-
