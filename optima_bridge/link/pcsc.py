@@ -25,6 +25,7 @@ from optima_bridge.link.pcsc_errors import (
     BUSY,
     NO_READERS,
     NOT_TRANSACTED,
+    STOPPED,
     SUCCESS,
     TIMED_OUT,
     choose_reader,
@@ -270,7 +271,9 @@ class _Reader:
         code, states = self._call(scard.SCardGetStatusChange, context, WATCH_MS, [(self.name, state)])
         if code == TIMED_OUT:
             return None
-        self._check(code)
+        if code != SUCCESS:  # a daemon that is being stopped says this and that, that we had no permission among it
+            error = failure(code, self.name)
+            raise error if isinstance(error, LinkLost) else failure(STOPPED, self.name)
         [(_, state, atr)] = states
         if state & (scard.SCARD_STATE_UNKNOWN | scard.SCARD_STATE_UNAVAILABLE):
             raise LinkLost(f"the reader {self.name} is gone")
