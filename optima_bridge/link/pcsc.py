@@ -77,6 +77,7 @@ class PcscLink:
                     await thread.call(reader.open)
             except TimeoutError as error:
                 raise LinkTimeout(f"{port}: the PC/SC daemon does not answer within {OPEN_TIMEOUT_S:.0f} s") from error
+            await _not_waited_for(reader.name)
             undo.pop_all()
         return cls(port, reader, thread)
 
@@ -121,8 +122,10 @@ class PcscLink:
     def close(self) -> None:
         if not isinstance(self._error, _Closed):
             self._lose(_Closed(f"{self.name} was closed"))
+            threading.Thread(target=self._reader.unwatch, name=f"closes {self.name}", daemon=True).start()
             self._thread.post(self._reader.close)
             self._thread.end()
+            _closed[self.reader] = self._thread
 
     async def _connect(self) -> None:
         try:
@@ -150,7 +153,8 @@ class _Thread:
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any] | None] | None] = SimpleQueue()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
 
     def post(self, function: Callable[[], None]) -> None:
         """Have it called when its turn comes."""
@@ -162,8 +166,13 @@ class _Thread:
         self._calls.put((function, future))
         return await future
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether a call is under way, or may come."""
+        return self._thread.is_alive()
+
     def end(self) -> None:
-        """End after the last call; one that never returns keeps its thread, which dies with the process."""
+        """End after the last call."""
         self._calls.put(None)
 
     def _run(self) -> None:
@@ -219,7 +228,7 @@ class _Reader:
         return context
 
     def connect(self) -> bool:
-        """Get the card and keep others from it; False where another program keeps it for itself."""
+        """Get the card and keep others from it; False where another program keeps it for itself. Waits for its transaction."""
         scard = self.scard
         either = scard.SCARD_PROTOCOL_T0 | scard.SCARD_PROTOCOL_T1
         code, card, self._protocol = self._call(
@@ -229,7 +238,7 @@ class _Reader:
             return False
         self._check(code)
         self._card = card
-        self._check(self._call(scard.SCardBeginTransaction, card)[0])  # waits as long as another program's lasts
+        self._check(self._call(scard.SCardBeginTransaction, card)[0])
         self._in_transaction = True
         return True
 
@@ -253,11 +262,14 @@ class _Reader:
             scard.SCardEndTransaction(card, scard.SCARD_RESET_CARD if reset else scard.SCARD_LEAVE_CARD)
         scard.SCardDisconnect(card, scard.SCARD_LEAVE_CARD)
 
-    def close(self) -> None:
-        """Give the reader back, and wake who waits for it."""
+    def unwatch(self) -> None:
+        """Wake who waits for changes; from any thread."""
         self.closed = True
         if self.watch_context is not None:
             self.scard.SCardCancel(self.watch_context)
+
+    def close(self) -> None:
+        """Give the reader back. Not while a call is under way: then pcsclite would make all of this process wait for it."""
         if self._context is not None:
             self.scard.SCardReleaseContext(self._context)
 
@@ -291,6 +303,22 @@ class _Reader:
     def _check(self, code: int) -> None:
         if code != SUCCESS:
             raise failure(code, self.name, self.scard.SCardGetErrorMessage(code))
+
+
+_closed: dict[str, _Thread] = {}
+"""Of each reader, the thread of the link that was closed last. SCardConnect waits without bounds for another program's
+transaction, and so does its thread then; if each try left one behind, pcscd would soon have no room for anybody."""
+
+
+async def _not_waited_for(reader: str) -> None:
+    """Raises LinkBusy: a link that was closed still waits for this reader."""
+    try:
+        async with asyncio.timeout(BUSY_TIMEOUT_S):
+            while (earlier := _closed.get(reader)) and earlier.is_alive:  # noqa: ASYNC110 - a thread of pcsclite
+                await asyncio.sleep(BUSY_PAUSE_S)
+    except TimeoutError as error:
+        raise await asyncio.to_thread(name_users, reader) from error
+    _closed.pop(reader, None)
 
 
 def _watch(reader: _Reader, tell: Callable[[CardState], None], lose: Callable[[BridgeError], None]) -> None:

@@ -29,6 +29,7 @@ from optima_bridge.link.card import CardState
 from optima_bridge.link.pcsc import PcscLink
 from optima_drivers.pcsc.virtual_card import ATR, VirtualPivCard
 from tests.pcscd.daemon import FAMILY, READERS, Pcscd
+from tests.support import until
 
 SELECT = bytes.fromhex("00A4040005A00000030800")
 LIMIT_S = 20.0
@@ -72,6 +73,11 @@ async def other_program(how: str, pcscd: Pcscd) -> AsyncIterator[asyncio.subproc
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def threads() -> list[threading.Thread]:
+    """Those of links."""
+    return [thread for thread in threading.enumerate() if "pcsc:" in thread.name]
 
 
 async def card_comes(link: PcscLink) -> CardState:
@@ -164,6 +170,29 @@ async def test_a_busy_reader_is_said_to_be_busy_with_whom(
         monkeypatch.undo()
         async with link.session() as session:  # what waited behind the other one's transaction is gone too
             assert (await session.transmit(SELECT))[-2:] == b"\x90\x00"
+
+
+async def test_tries_while_another_program_keeps_the_card_leave_one_thread_behind_and_no_more(
+    pcscd: Pcscd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pcsc_module, "BUSY_TIMEOUT_S", 0.1)
+    await until(lambda: not threads())
+    pcscd.insert(VirtualPivCard())
+    async with opened(pcscd.reader) as link:
+        await card_comes(link)
+        async with other_program("transaction", pcscd):
+            with pytest.raises(LinkBusy):
+                async with link.session():
+                    raise AssertionError
+            link.close()
+            await until(lambda: len(threads()) == 1)
+            for _ in range(3):
+                with pytest.raises(LinkBusy):
+                    await open_link(f"pcsc:{pcscd.reader}", SerialFormat())
+            await until(lambda: len(threads()) == 1)
+        await until(lambda: not threads())
+    async with opened(pcscd.reader) as link, link.session() as session:
+        assert (await session.transmit(SELECT))[-2:] == b"\x90\x00"
 
 
 async def test_a_program_that_only_shares_the_card_is_in_nobodys_way(pcscd: Pcscd) -> None:
@@ -282,20 +311,16 @@ async def test_a_reader_that_is_not_there_is_told_with_those_that_are(pcscd: Pcs
 
 
 async def test_closing_ends_a_wait_and_both_threads(pcscd: Pcscd) -> None:
-    before = {thread for thread in threading.enumerate() if "pcsc:" in thread.name}
+    await until(lambda: not threads())
     link = await PcscLink.open(f"pcsc:{pcscd.reader}")
-    await link.wait()
     waiting = asyncio.create_task(link.wait(await link.wait()))
     await asyncio.sleep(0.05)
-    ours = {thread for thread in threading.enumerate() if "pcsc:" in thread.name} - before
-    assert len(ours) == 2
+    assert len(threads()) == 2
     link.close()
     link.close()
     with pytest.raises(LinkLost, match="was closed"):
         await waiting
-    for thread in ours:
-        await asyncio.to_thread(thread.join, LIMIT_S)
-        assert not thread.is_alive()
+    await until(lambda: not threads())
 
 
 async def test_a_daemon_that_hangs_does_not_hang_us(pcscd: Pcscd, monkeypatch: pytest.MonkeyPatch) -> None:
