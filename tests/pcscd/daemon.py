@@ -23,7 +23,8 @@ from pathlib import Path
 
 import pytest
 
-from optima_drivers.pcsc.vpcd import Card, serve
+from optima_bridge.link.memory_card import Card
+from optima_drivers.pcsc.vpcd import serve
 
 FAMILY = "Optima Key Reader"
 READERS = (f"{FAMILY} 00 00", f"{FAMILY} 00 01")  # vpcd has two and no more

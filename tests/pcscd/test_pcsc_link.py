@@ -113,6 +113,18 @@ async def test_a_session_transmits_and_leaves_the_card_reset(pcscd: Pcscd) -> No
             assert (await session.transmit(bytes.fromhex("00FD000000"))) == bytes.fromhex("0403059000")
 
 
+async def test_a_card_of_t0_gets_no_le_behind_its_data(pcscd: Pcscd) -> None:
+    card = VirtualPivCard(atr=bytes.fromhex("3B021450"))
+    card.apdus = []
+    pcscd.insert(card)
+    async with opened(pcscd.reader) as link:
+        await card_comes(link)
+        async with link.session() as session:
+            await session.transmit(SELECT)
+            await session.transmit(bytes.fromhex("00FD000000"))
+    assert [apdu.hex() for apdu, _ in card.apdus] == [SELECT[:-1].hex(), "00fd000000"]
+
+
 async def test_an_empty_reader_has_no_session(pcscd: Pcscd) -> None:
     async with opened(pcscd.reader) as link:
         with pytest.raises(TokenAbsent, match="no card is in it"):

@@ -36,6 +36,7 @@ from optima_bridge.enroll.recover import recover
 from optima_bridge.enroll.words import Outcome, Request, Result
 from optima_bridge.errors import DeviceError, LinkLost, TokenAbsent
 from optima_bridge.link import SerialFormat, open_link
+from optima_bridge.link.memory_card import Card
 from optima_bridge.link.pcsc import PcscLink
 from optima_bridge.model import Event, Subject
 from optima_drivers.pcsc import objects
@@ -44,7 +45,6 @@ from optima_drivers.pcsc.management import Algorithm
 from optima_drivers.pcsc.piv import PivDriver, PivSettings
 from optima_drivers.pcsc.store import MAIN, STAGE, PivStore
 from optima_drivers.pcsc.virtual_card import MANAGEMENT_KEY, VirtualPivCard
-from optima_drivers.pcsc.vpcd import Card
 from tests.drivers.piv import key_file, silent
 from tests.enroll.pki_world import World, credential
 from tests.pcscd.daemon import Pcscd

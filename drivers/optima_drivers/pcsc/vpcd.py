@@ -15,26 +15,14 @@ from __future__ import annotations
 import argparse
 import socket
 from pathlib import Path
-from typing import Protocol
 
+from optima_bridge.link.memory_card import Card
 from optima_drivers.pcsc.management import Algorithm
 from optima_drivers.pcsc.virtual_card import VirtualPivCard
 from optima_drivers.pcsc.virtual_files import Writes
 
 PORT = 35963
 OFF, ON, RESET, ATR = 0x00, 0x01, 0x02, 0x04
-
-
-class Card(Protocol):
-    """What can be put in."""
-
-    atr: bytes
-
-    def reset(self) -> None:
-        """Forget all that is volatile."""
-
-    def exchange(self, apdu: bytes) -> bytes:
-        """Answer a command; empty: the power is gone."""
 
 
 def serve(connection: socket.socket, card: Card) -> None:
