@@ -1,13 +1,23 @@
-"""Links to smart cards: a reader, whether a card is in it, and sessions in which commands (APDUs) are answered."""
+"""Links to smart cards: a reader, whether a card is in it, and sessions in which commands (APDUs) are answered.
+
+    61 1c       28 more bytes of the answer wait: 00 c0 00 00 1c fetches them
+    6c 1c       ask again with Le 1Ch
+
+Links follow both by themselves. Source: ISO/IEC 7816-4:2020, 5.3.4 and 5.6.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
 
+from optima_bridge.errors import FrameTooLong
 from optima_bridge.link.base import Link
+
+MAX_FETCHES = 64  # of 256 bytes: more than any object of a card has
 
 
 class CardState(msgspec.Struct, frozen=True):
@@ -26,10 +36,10 @@ class CardSession(Protocol):
     """A card that is ours until the session ends: no other program's command comes between ours."""
 
     async def transmit(self, apdu: bytes) -> bytes:
-        """Send a command (short, case 1 to 4); returns the answer with its status word.
+        """Send a command (short, case 1 to 4); returns all of its answer, with the last status word.
 
         Raises:
-            TokenAbsent: the card was taken out.
+            FrameTooLong: the answer does not end. TokenAbsent: the card was taken out.
             LinkLost: the reader is gone. LinkTimeout: the card takes too long.
         """
 
@@ -58,3 +68,17 @@ class CardLink(Link, Protocol):
             TokenAbsent: no card is in the reader.
             LinkBusy: another program keeps it. LinkLost: the reader is gone. DeviceError: the card is mute.
         """
+
+
+def converse(apdu: bytes, exchange: Callable[[bytes], bytes]) -> bytes:
+    """All of the answer to a command, in as many exchanges as the card likes; see `CardSession.transmit`."""
+    answer = exchange(apdu)
+    if answer[-2:-1] == b"\x6c":
+        answer = exchange(apdu[:-1] + answer[-1:])
+    data = b""
+    for _ in range(MAX_FETCHES):
+        if answer[-2:-1] != b"\x61":
+            return data + answer
+        data += answer[:-2]
+        answer = exchange(b"\x00\xc0\x00\x00" + answer[-1:])
+    raise FrameTooLong(f"an answer of more than {len(data)} bytes")

@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 from optima_bridge.errors import DeviceError, LinkLost, TokenAbsent
-from optima_bridge.link.card import CardSession, CardState
+from optima_bridge.link.card import CardSession, CardState, converse
 
 
 class Card(Protocol):
@@ -110,9 +111,8 @@ class MemoryCardLink:
                 if reset:
                     card.reset()
 
-    async def exchange(self, card: Card, apdu: bytes) -> bytes:
+    def exchange(self, card: Card, apdu: bytes) -> bytes:
         """One command and its answer."""
-        await asyncio.sleep(0)
         if self._there() is card and (answer := card.exchange(apdu)):
             return answer
         if self._peer.card is card:
@@ -135,7 +135,8 @@ class _MemorySession:
         self._link, self._card = link, card
 
     async def transmit(self, apdu: bytes) -> bytes:
-        return await self._link.exchange(self._card, apdu)
+        await asyncio.sleep(0)
+        return converse(apdu, partial(self._link.exchange, self._card))
 
 
 def memory_reader() -> tuple[MemoryCardLink, MemoryReader]:

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from optima_bridge.errors import BridgeError, LinkBusy, LinkError, LinkLost, LinkTimeout
-from optima_bridge.link.card import CardSession, CardState
+from optima_bridge.link.card import CardSession, CardState, converse
 from optima_bridge.link.pcsc_errors import (
     BUSY,
     NO_READERS,
@@ -115,7 +115,7 @@ class PcscLink:
             raise self._error
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                return await self._thread.call(partial(self._reader.transmit, apdu))
+                return await self._thread.call(partial(converse, apdu, self._reader.transmit))
         except TimeoutError as error:
             raise LinkTimeout(f"{self.reader}: the card gave no answer within {ANSWER_TIMEOUT_S:.0f} s") from error
 

@@ -3,10 +3,8 @@
     00 db 3f ff 08 …           CLA INS P1 P2 Lc data          one command
     10 db 3f ff ff …           CLA 10h: more of it follows     … in pieces of 255 bytes, the last one with CLA 00
     … 90 00                    data and status word
-    61 1c                      28 more bytes wait: 00 c0 00 00 1c fetches them
-    6c 1c                      ask again with Le 1Ch
 
-Source: ISO/IEC 7816-4:2020, 5.1, 5.3, 5.6; short form only, since not all cards and readers know the extended one.
+Source: ISO/IEC 7816-4:2020, 5.1, 5.3; short form only, since not all cards and readers know the extended one.
 """
 
 from __future__ import annotations
@@ -48,21 +46,6 @@ class Answer(msgspec.Struct, frozen=True):
 
     data: bytes
     status: int
-
-    @property
-    def waiting(self) -> int | None:
-        """How many bytes more can be fetched, 0 means 256 or more; None: that was all."""
-        return self.status & 0xFF if self.status >> 8 == 0x61 else None
-
-    @property
-    def wanted_le(self) -> int | None:
-        """The Le with which the card wants to be asked again; None: it does not."""
-        return self.status & 0xFF if self.status >> 8 == 0x6C else None
-
-
-def get_response(size_bytes: int) -> bytes:
-    """Fetch what waits."""
-    return bytes([0x00, 0xC0, 0x00, 0x00, size_bytes])
 
 
 def decode(answer: bytes) -> Answer:

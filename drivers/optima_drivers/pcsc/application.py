@@ -19,7 +19,6 @@ from collections.abc import Callable
 
 from optima_bridge.errors import (
     DeviceError,
-    FrameTooLong,
     NotAuthorised,
     RemoteProtocolError,
     SecretLocked,
@@ -30,13 +29,13 @@ from optima_bridge.link.card import CardSession
 from optima_bridge.model import DeviceIdentity
 from optima_bridge.text import printable
 from optima_drivers.pcsc import objects, tlv
-from optima_drivers.pcsc.apdu import OK, PIECE_BYTES, Answer, Command, decode, get_response
+from optima_drivers.pcsc.apdu import OK, PIECE_BYTES, Answer, Command, decode
 from optima_drivers.pcsc.management import Algorithm, decrypt, encrypt
 
 AID = bytes.fromhex("A000000308")
 CARD_AUTHENTICATION = 0x9E  # the slot whose key signs without a PIN
 P256 = 0x11
-MAX_FETCHES = 64  # of 256 bytes: more than any object has
+GUID_DIGITS = 32
 
 _NOT_FOUND = 0x6A82
 _SECURITY, _BLOCKED, _NO_ROOM = 0x6982, 0x6983, 0x6A84
@@ -67,8 +66,8 @@ class Application:
     def __init__(self, session: CardSession) -> None:
         self._session = session
 
-    async def identify(self) -> DeviceIdentity:
-        """Select the application, and ask the card who it is.
+    async def identify(self, expected: DeviceIdentity | None = None) -> DeviceIdentity:
+        """Select the application, and ask the card who it is; as short as will do to know the `expected` one again.
 
         Raises:
             DeviceError: it has no PIV application, or cannot be told from others.
@@ -80,7 +79,7 @@ class Application:
                 cause="it is another kind of card",
                 next_step="put a PIV card in",
             )
-        return DeviceIdentity(model=_label(answer.data), serial=await self._number())
+        return DeviceIdentity(model=_label(answer.data), serial=await self._number(expected))
 
     async def get(self, tag: int) -> bytes:
         """What an object holds; empty where there is none.
@@ -148,11 +147,12 @@ class Application:
         _check(answer, "sign")
         return tlv.only(0x82, tlv.only(0x7C, answer.data))
 
-    async def _number(self) -> str:
+    async def _number(self, expected: DeviceIdentity | None) -> str:
         """The vendor's serial number; the GUID where there is none. ykman makes a new GUID with each import."""
-        answer = await self._ask(Command(0xF8, 0x00, 0x00))
-        if answer.status == OK and len(answer.data) == 4:
-            return str(int.from_bytes(answer.data))
+        if expected is None or len(expected.serial) != GUID_DIGITS:
+            answer = await self._ask(Command(0xF8, 0x00, 0x00))
+            if answer.status == OK and len(answer.data) == 4:
+                return str(int.from_bytes(answer.data))
         chuid = await self.get(objects.CHUID)
         if chuid and (guid := objects.guid(chuid)):
             return guid
@@ -174,23 +174,15 @@ class Application:
         return part
 
     async def _ask(self, command: Command, written: Written = lambda _: None) -> Answer:
-        """Send a command in its pieces, and fetch all of the answer."""
+        """Send a command in its pieces."""
         answer, sent = Answer(b"", OK), 0
         for piece in command.pieces():
             answer = decode(await self._session.transmit(piece))
-            if answer.wanted_le is not None:
-                answer = decode(await self._session.transmit(piece[:-1] + bytes([answer.wanted_le])))
             if answer.status != OK:
                 break
             sent += PIECE_BYTES
             written(min(sent, len(command.data)))
-        data = answer.data
-        for _ in range(MAX_FETCHES):
-            if answer.waiting is None:
-                return Answer(data, answer.status)
-            answer = decode(await self._session.transmit(get_response(answer.waiting)))
-            data += answer.data
-        raise FrameTooLong(f"an answer of more than {len(data)} bytes")
+        return answer
 
 
 def _label(template: bytes) -> str:

@@ -166,7 +166,7 @@ class PivStore:
         """The card that `connect` found, and no other."""
         async with self._link.session() as session:
             card = Application(session)
-            identity = await card.identify()
+            identity = await card.identify(self._card)
             self._counters["sessions"] += 1
             self._card = self._card or identity
             if identity != self._card:
