@@ -388,7 +388,7 @@ class FingerprintMismatch(EnrollRefused):
 
 
 class SingleSlot(EnrollRefused):
-    """The device has one slot and no atomic write: a power cut while writing leaves no valid certificate in it."""
+    """One slot, or one place that the terminal reads, and no atomic write: a power cut while writing leaves no valid certificate there."""
 
     code = "E-ENROLL-SINGLE-SLOT"
     default_cause = "this kind of controller has no spare slot; the only other copy is on this store PC"

@@ -33,7 +33,7 @@ class StoreTraits(msgspec.Struct, frozen=True):
     """What a device's secure memory is like; from the vendor's documents, never guessed.
 
     Attributes:
-        slots: 1 a single object, 2 A/B or main and stage.
+        slots: 1 a single object, 2 A/B or main and stage, 3 the previous one too.
         atomic_object: whether one slot is replaced as a whole or not at all, whatever happens to the power.
         readback: how what was written can be compared.
         max_size_bytes: the largest certificate that fits.
@@ -42,6 +42,8 @@ class StoreTraits(msgspec.Struct, frozen=True):
         monotonic: whether the device keeps the generation; otherwise it is always 0.
         secret: what must be known to write, in a person's words: ``PIN``, ``management key``; empty: nothing. Such a
             store is a `LockedStore`.
+        activates_by_copy: whether activate() writes the certificate once more, over the one in use, because the terminal
+            knows one place only; where that is not atomic, a power cut leaves none in use until the store is recovered.
     """
 
     slots: int
@@ -51,11 +53,12 @@ class StoreTraits(msgspec.Struct, frozen=True):
     can_prove_key: bool
     monotonic: bool
     secret: str = ""
+    activates_by_copy: bool = False
 
     @property
     def survives_power_loss(self) -> bool:
         """Whether the old certificate stays usable until the new one is."""
-        return self.slots > 1 or self.atomic_object
+        return self.atomic_object or (self.slots > 1 and not self.activates_by_copy)
 
 
 class SlotState(msgspec.Struct, frozen=True):

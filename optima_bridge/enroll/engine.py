@@ -129,6 +129,11 @@ def refuse(store: SecureStore, request: Request, present: SlotState | None, sha2
     if present is not None and not request.replace and request.if_fingerprint is None:
         raise SlotOccupied(f"the device holds the certificate {there}", active_sha256=there)
     if not store.traits.survives_power_loss and not request.accept_single_slot:
+        if store.traits.activates_by_copy:
+            raise SingleSlot(
+                "this device switches by writing over the certificate in use: while it is written that is not valid",
+                cause="a write that the power cuts off is completed from a spare slot, but only at the next start",
+            )
         raise SingleSlot("this device has a single slot: while it is written it holds no valid certificate")
 
 

@@ -6,6 +6,7 @@
     hidraw:/dev/…                   hidraw      reports of a HID device
     usb:VENDOR:PRODUCT              usb         USB transfers through pyusb; @BUS-PORT or #SERIAL where there are several
     pkcs11:token=…?module-path=/…   pkcs11      a token behind a PKCS#11 module (RFC 7512)
+    pcsc:READER NAME                pcsc        a card reader of the PC/SC daemon
     memory:NAME                     memory      a byte pipe in this process; tests and simulators
     sysfs:/sys/bus/usb/devices      sysfs       what is plugged in; opens no device, so several may share it
 
@@ -187,6 +188,12 @@ async def _open_pkcs11(port: str, _: SerialFormat) -> Link:
     return await open_pkcs11(port)
 
 
+async def _open_pcsc(port: str, _: SerialFormat) -> Link:
+    from optima_bridge.link.pcsc import PcscLink
+
+    return await PcscLink.open(port)
+
+
 def why_not_opened(path: str, number: int | None, text: str) -> LinkError:
     """The error for what open(2) said; `number` is its errno."""
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO):
@@ -215,11 +222,12 @@ OPENERS: dict[str, Callable[[str, SerialFormat], Awaitable[Link]]] = {
     "usb": _open_usb,
     "pkcs11": _open_pkcs11,
     "sysfs": _open_sysfs,
+    "pcsc": _open_pcsc,
 }
 """By scheme; each imports what it needs only when it is used."""
 PORT_FORMS = (
     "an absolute path such as /dev/serial/by-id/…, rfc2217://HOST:PORT, evdev:PATH, hidraw:PATH, usb:VENDOR:PRODUCT, "
-    "sysfs:PATH or pkcs11:token=…?module-path=PATH"
+    "sysfs:PATH, pkcs11:token=…?module-path=PATH or pcsc:READER"
 )
 """How ports are written, for messages."""
 SHARED = frozenset({"sysfs"})

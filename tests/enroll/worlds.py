@@ -16,6 +16,7 @@ from optima_drivers.loopback.driver import LoopbackSettings
 from optima_drivers.loopback.flash import When
 from optima_drivers.loopback.simulator import LoopbackSimulator
 from optima_drivers.loopback.store import LoopbackStore, RawMemory
+from tests.enroll import world_piv
 from tests.enroll.world_pkcs11 import PKCS11_WORLDS
 from tests.enroll.world_smp import SmpOnAWire
 
@@ -138,4 +139,5 @@ WORLDS: dict[str, Callable[[], World]] = {
     "loopback single slot, device behind a link": lambda: LoopbackOnAWire(1),
     "smp A/B, device behind a link": lambda: SmpOnAWire(SERIAL),
     **PKCS11_WORLDS,
+    **world_piv.worlds(SERIAL),
 }

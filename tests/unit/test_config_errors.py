@@ -71,7 +71,7 @@ back = { driver = "rdm6300", port = "/dev/serial/by-id/back", hold_ms = "500", s
         (GOOD + "[devices]\nfront = 3", "4:9: devices.front = 3: must be a table"),
         (GOOD + '[devices.front]\ndriver = "rdm6300"', "3:10: devices.front.port: missing, must be text"),
         (GOOD + '[devices.front]\nport = "/dev/x"', "3:10: devices.front.driver: missing, must be text, not empty"),
-        (GOOD + '[devices.front]\ndriver = "rdm6300"\nport = "COM3"', '5:8: devices.front.port = "COM3": must be an absolute path such as /dev/serial/by-id/…, rfc2217://HOST:PORT, evdev:PATH, hidraw:PATH, usb:VENDOR:PRODUCT, sysfs:PATH or pkcs11:token=…?module-path=PATH'),
+        (GOOD + '[devices.front]\ndriver = "rdm6300"\nport = "COM3"', '5:8: devices.front.port = "COM3": must be an absolute path such as /dev/serial/by-id/…, rfc2217://HOST:PORT, evdev:PATH, hidraw:PATH, usb:VENDOR:PRODUCT, sysfs:PATH, pkcs11:token=…?module-path=PATH or pcsc:READER'),
         (GOOD + '[devices.Front]\ndriver = "rdm6300"\nport = "/dev/x"', "3:10: devices.Front: a name here must be of the form [a-z0-9-]{1,32}"),
         (GOOD + '[devices.bridge]\ndriver = "rdm6300"\nport = "/dev/x"', "3:10: devices.bridge: 'bridge' is the daemon's own name in the topics, choose another"),
         (GOOD + '[devices.front]\ndriver = "rdm6300"\nport = "/dev/x"\nlable = ""', '6:1: devices.front.lable: unknown key (did you mean "label"?)'),
