@@ -8,6 +8,7 @@
     ├── LinkError              LinkNotFound, LinkBusy, LinkPermission, LinkLost, LinkTimeout, TransferRefused, TokenAbsent
     ├── ProtocolError          RemoteProtocolError → FrameError → ChecksumError, FrameTooLong
     ├── DeviceError            the device understood and refused, or reports a fault of its own
+    │   ├── ReaderBlind        of two readers of one place: it misses what the other one sees
     │   ├── SlotError          secure memory: this slot cannot take, keep or give what was asked
     │   ├── WriteProtected     it can be read only (rc 5)
     │   └── NotAuthorised      a PIN or key is needed to write: SecretMissing, WrongSecret, SecretLocked (rc 5)
@@ -265,6 +266,14 @@ class DeviceError(BridgeError):
     retryable = True
     default_cause = "dirt or metal on the contacts, or a defect"
     default_next_step = "clean the contacts, then see: bridge devices list"
+
+
+class ReaderBlind(DeviceError):
+    """One of two readers of a place did not see what the other one saw, and said no word of it being down."""
+
+    code = "E-READER-BLIND"
+    default_cause = "dirty contacts, a loose probe cable, or a reader that hangs"
+    default_next_step = "clean it and try it with a key: the alert ends with the first key that both readers see"
 
 
 class SlotError(DeviceError):

@@ -8,7 +8,7 @@ Payloads are CloudEvents 1.0 (structured, JSON) with extensions; see docs/refere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from itertools import islice
 from typing import Literal, Protocol
 
@@ -146,9 +146,7 @@ class Hub:
         for listener in tuple(self.listeners):
             listener(record)
         if event.state is not None:
-            state = event.state
-            if event.identifier is not None and state.get("presence") != "absent":
-                state = {**state, **self._policy.fields(event.subject, event.identifier)}
+            state = self._with_reference(event.subject, event.state, event.identifier)
             self._become(device, event.subject, state, "good", event_id, time)
         return record
 
@@ -166,17 +164,28 @@ class Hub:
         """Record something that the daemon itself decided, now."""
         return self.record(device, Event(subject, action, self.clock.now()[1], data, None, state))
 
-    def set_state(self, device: str, subject: Subject, data: Data, quality: Quality = "good") -> None:
+    def _with_reference(self, subject: Subject, state: Data, identifier: str | None) -> Data:
+        if identifier is None or state.get("presence") == "absent":
+            return state
+        return {**state, **self._policy.fields(subject, identifier)}
+
+    def set_state(
+        self, device: str, subject: Subject, data: Data, quality: Quality = "good", identifier: str | None = None
+    ) -> None:
         """Make something true without an event: at start, on a poll."""
+        data = self._with_reference(subject, data, identifier)
         self._become(device, subject, data, quality, None, self.clock.rfc3339(self.clock.now()[0]))
 
-    def forget(self, device: str, unknown: Mapping[Subject, Data] = {}) -> None:
+    def forget(self, device: str, unknown: Mapping[Subject, Data] = {}, spared: Container[Subject] = ()) -> None:
         """The device is lost: nothing that it said is known any more. Unknown is locked, never the last value.
 
         `unknown` says how a subject looks then; of the others every text becomes ``unknown`` and numbers are left out.
+        What is `spared` is known from elsewhere.
         """
         for (owner, name), truth in list(self._truths.items()):
-            if owner == device and name not in KNOWN_ALL_THE_SAME and truth.quality != "unknown":
+            if owner != device or name in KNOWN_ALL_THE_SAME or name in spared:
+                continue
+            if truth.quality != "unknown":
                 now = self.clock.rfc3339(self.clock.now()[0])
                 data = unknown.get(Subject(name)) or _unknown(truth.data)
                 self._become(device, Subject(name), data, "unknown", truth.last_event, now)

@@ -7,7 +7,7 @@ device never disturbs another, for each keeper is a task of its own and waits on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Protocol, cast
 
@@ -16,7 +16,7 @@ import msgspec
 from optima_bridge.backoff import Backoff
 from optima_bridge.driver import Driver, DriverSettings, wire_may_hold_secrets
 from optima_bridge.errors import BridgeError, DeviceError, EnrollRefused, LinkLost, LinkNotFound, LinkTimeout
-from optima_bridge.hub import Hub
+from optima_bridge.hub import Hub, Quality
 from optima_bridge.link import Link, open_byte_link, open_link
 from optima_bridge.link.base import BYTE_OPENERS, device_path, scheme_of
 from optima_bridge.link.portwatch import PortWatch, port_exists
@@ -66,6 +66,22 @@ class DeviceConfig(Protocol):
         """The driver's own settings."""
 
 
+class Voice(Protocol):
+    """Where a keeper says what its device said: the hub, or the place that the device serves together with another."""
+
+    def record(self, device: str, event: Event) -> object:
+        """It decided something."""
+
+    def set_state(self, device: str, subject: Subject, data: Data, quality: Quality = "good") -> None:
+        """It found something; quality ``unknown``: nothing is known yet."""
+
+    def forget(self, device: str, unknown: Mapping[Subject, Data]) -> None:
+        """It is lost; how its subjects look then."""
+
+    def happened(self, device: str, subject: Subject, action: str, data: Data, state: Data) -> object:
+        """Its link is up or down."""
+
+
 class KeeperStatus(msgspec.Struct):
     """How a device is doing."""
 
@@ -94,6 +110,7 @@ class DeviceKeeper:
         hub: Hub,
         watch: PortWatch,
         arrived: Callable[[str], None] = lambda _: None,
+        voice: Voice | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -105,6 +122,7 @@ class DeviceKeeper:
         self._seen: set[asyncio.Future[str]] = set()
         self.status = KeeperStatus(since_ns=hub.clock.now()[1])
         self._hub = hub
+        self._voice = voice or hub
         self._watch = watch
         self._backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._driver: Driver | None = None
@@ -116,7 +134,7 @@ class DeviceKeeper:
             if capability in self.abilities and (info.reports_removal or subject is not Subject.CARD)
         }
         for subject, unknown in self._unknown.items():
-            hub.set_state(name, subject, unknown, "unknown")
+            self._voice.set_state(name, subject, unknown, "unknown")
         hub.describe(name, "device", self.description())
 
     async def run(self) -> None:
@@ -219,11 +237,11 @@ class DeviceKeeper:
                 async for event in events:
                     if isinstance(event, Event):
                         self.status.events += 1
-                        self._hub.record(self.name, event)
+                        self._voice.record(self.name, event)
                         if self.wire is not None:
                             self.wire.told(event.subject, event.action)
                     else:
-                        self._hub.set_state(self.name, event.subject, event.state)
+                        self._voice.set_state(self.name, event.subject, event.state)
                     if event.subject in HOLDS_TOKENS:
                         self._note_token(event)
             return LinkLost(f"the driver {driver.info.name} ended by itself")
@@ -265,7 +283,7 @@ class DeviceKeeper:
         status.since_ns = self._hub.clock.now()[1]
         log.info("link.opened", device=self.name, port=self.config.port, model=identity.model)
         self._hub.describe(self.name, "device", self.description())
-        self._hub.happened(self.name, Subject.LINK, "up", {}, {"link": "up"})
+        self._voice.happened(self.name, Subject.LINK, "up", {}, {"link": "up"})
         self._hub.clear_alert(self.name, "link")
         self._arrived(self.name)
 
@@ -279,8 +297,8 @@ class DeviceKeeper:
         status.lost += was_up
         log.warning("link.lost" if was_up else "link.refused", device=name, code=error.code, why=error.what)
         reason: Data = {"code": error.code, "what": error.what}
-        self._hub.forget(name, self._unknown)
-        self._hub.happened(name, Subject.LINK, "down", reason, {"link": "down", **reason})
+        self._voice.forget(name, self._unknown)
+        self._voice.happened(name, Subject.LINK, "down", reason, {"link": "down", **reason})
         self._hub.raise_alert(name, "link", error)
 
     async def _pause(self, error: BridgeError) -> None:

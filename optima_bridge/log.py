@@ -45,6 +45,7 @@ EVENTS: Mapping[str, str] = {
     "mqtt.lost": "the session with the broker broke; events wait in the journal",
     "mqtt.refused": "there is no session with the broker, or it lacks a right; `why` says more",
     "mqtt.replayed": "a replay that somebody asked for has been sent",
+    "reader.switched": "of two readers of one place another one is believed now; `readers` says which, by what it sees",
     "service.ready": "devices, MQTT and the control socket are being served",
     "service.started": "the daemon begins; `epoch` is the new one",
     "service.stopped": "the daemon has ended and everything is on disk",

@@ -31,6 +31,8 @@ from optima_bridge.link.portwatch import PortWatch
 from optima_bridge.log import get_logger
 from optima_bridge.model import Capability, JsonValue, Record, Subject
 from optima_bridge.notify import notify, watchdog_interval_s
+from optima_bridge.place import Place
+from optima_bridge.redundancy import shared
 from optima_bridge.sinks.broker import BrokerSettings, TlsFiles
 from optima_bridge.sinks.ledger import RetainedLedger
 from optima_bridge.sinks.mqtt import MqttSink, Presentation
@@ -74,6 +76,7 @@ class Service:
         self.watch = PortWatch()
         self.mqtt: MqttSink | None = None
         self.keepers: dict[str, DeviceKeeper] = {}
+        self._places: dict[str, Place] = {}
         self._enrollments: Enrollments | None = None
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
@@ -109,9 +112,12 @@ class Service:
             )
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(self.mqtt.run(), name="mqtt")] if self.mqtt else []
+                self._places = self._make_places()
                 for name, device in self.config.devices.items():
                     if device.enabled:
-                        keeper = self.keepers[name] = DeviceKeeper(name, device, self.hub, self.watch, self._arrived)
+                        keeper = self.keepers[name] = DeviceKeeper(
+                            name, device, self.hub, self.watch, self._arrived, self._places.get(name)
+                        )
                         running.append(tasks.create_task(keeper.run(), name=f"device {name}"))
                 if any(Capability.SECURE_STORE in keeper.abilities for keeper in self.keepers.values()):
                     running.append(tasks.create_task(self._enroll(), name="enrollments"))
@@ -137,6 +143,8 @@ class Service:
             if task is not mqtt_task:
                 task.cancel()
         await asyncio.wait([task for task in running if task is not mqtt_task], timeout=DRAIN_S)
+        for place in self._places.values():
+            place.close()
         await self.audit.note("service.stopped", Actor.this("daemon"), within_s=LAST_NOTE_S)
         self.hub.happened(BRIDGE, Subject.STATUS, "stopped", {})
         if self.mqtt is not None and mqtt_task is not None:
@@ -198,6 +206,7 @@ class Service:
             "label": keeper.config.label,
             "driver": keeper.config.driver_class.info.name,
             "port": keeper.config.port,
+            "standby_of": self.config.devices[keeper.name].standby_of,
             "link": status.link,
             "since_s": round((time.monotonic_ns() - status.since_ns) / 1e9, 1),
             "state": msgspec.to_builtins(self.hub.state_of(keeper.name)),
@@ -237,6 +246,16 @@ class Service:
         return lambda: self.hub.listeners.discard(listener)
 
     # -- parts ------------------------------------------------------------------------------------------------------------
+
+    def _make_places(self) -> dict[str, Place]:
+        """The places with two readers, by the name of each of the two."""
+        places: dict[str, Place] = {}
+        for name, device in self.config.devices.items():
+            if device.enabled and device.standby_of is not None:
+                primary = self.config.devices[device.standby_of]
+                merged = shared(primary.abilities, device.abilities)
+                places[name] = places[device.standby_of] = Place(device.standby_of, name, merged, self.hub)
+        return places
 
     def _policy(self) -> IdentifierPolicy:
         settings = self.config.identifiers

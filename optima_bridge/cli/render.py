@@ -71,13 +71,19 @@ def state_words(states: Mapping[str, Mapping[str, Any]]) -> str:
 def device_row(settings: Settings, device: Mapping[str, Any]) -> list[str]:
     """One device as a row under DEVICE_HEADINGS."""
     problem = device["problem"]
-    words = problem["code"] if problem else state_words(device["state"])
+    leaders = {*device["state"].get("link", {}).get("readers", {}).values()} - {device["name"]}
+    words = [
+        problem["code"] if problem else "",
+        "" if problem and not leaders else state_words(device["state"]),
+        f"{' and '.join(sorted(leaders))} leads" if leaders else "",
+        f"standby of {device['standby_of']}" if device.get("standby_of") else "",
+    ]
     return [
         device["name"],
         device["link"],
         since(settings, device["since_s"]),
         device["driver"],
-        words,
+        ", ".join(filter(None, words)),
         device["label"],
     ]
 

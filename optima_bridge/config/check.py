@@ -16,6 +16,7 @@ from optima_bridge.config.problems import Problem, dotted, nearest, shortened
 from optima_bridge.driver import Driver
 from optima_bridge.errors import DriverError, DriverNotFound
 from optima_bridge.link.base import OPENERS, SHARED, scheme_of
+from optima_bridge.redundancy import MERGED, shared
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -36,6 +37,7 @@ def check(merged: Merged) -> tuple[Config | None, list[Problem]]:
         if config is not None and settings is not None:
             config.devices[name].bind(driver_class, settings)
     problems += _shared_ports(tables, merged)
+    problems += _unfit_standbys(tables, None if problems else config, merged)
     return (None if problems else config), problems
 
 
@@ -114,6 +116,29 @@ def _shared_ports(tables: dict[str, Tree], merged: Merged) -> Iterator[Problem]:
             where = merged.place(("devices", other, "port"))
             what = f"is already the port of devices.{other} ({where})"
             yield _problem(("devices", name, "port"), port, what, merged)
+
+
+def _unfit_standbys(tables: dict[str, Tree], config: Config | None, merged: Merged) -> Iterator[Problem]:
+    """A standby needs a primary that is none itself, has no other one, and can see something that it can see."""
+    first: dict[str, str] = {}
+    for name, table in tables.items():
+        primary = table.get("standby_of")
+        if not isinstance(primary, str):
+            continue
+        suggestion = ""
+        if primary == name:
+            what = "is this device itself"
+        elif primary not in tables:
+            what, suggestion = "no device of that name", nearest(primary, [other for other in tables if other != name])
+        elif "standby_of" in tables[primary]:
+            what = f"is itself a standby, of {tables[primary]['standby_of']}"
+        elif first.setdefault(primary, name) != name:
+            what = f"has a standby already: devices.{first[primary]}"
+        elif config is not None and not shared(config.devices[name].abilities, config.devices[primary].abilities):
+            what = f"can see nothing that this device can see, too: {', '.join(MERGED)}"
+        else:
+            continue
+        yield _problem(("devices", name, "standby_of"), primary, what, merged, suggestion)
 
 
 def _problem(path: Path, value: str, what: str, merged: Merged, suggestion: str = "") -> Problem:

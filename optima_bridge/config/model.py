@@ -15,10 +15,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from optima_bridge.driver import Driver, DriverSettings
 from optima_bridge.link.base import port_fault
+from optima_bridge.model import Capability
 from optima_bridge.secrets import Secret
 from optima_bridge.topics import BRIDGE, SEGMENT
 
-DEVICE_KEYS = ("driver", "port", "label", "enabled")
+DEVICE_KEYS = ("driver", "port", "label", "enabled", "standby_of")
 
 
 def local_node() -> str:
@@ -165,6 +166,9 @@ class Device(Table):
     )
     label: str = Field(default="", description="What people at the store call it.")
     enabled: bool = Field(default=True, description="false: leave its port alone.")
+    standby_of: DeviceName | None = Field(
+        default=None, description="Another device at the same place: what both see is told once, under that one's name."
+    )
 
     _driver_class: type[Driver] = PrivateAttr()
     _settings: DriverSettings = PrivateAttr()
@@ -183,6 +187,11 @@ class Device(Table):
     def settings(self) -> DriverSettings:
         """An instance of the driver's own Settings."""
         return self._settings
+
+    @property
+    def abilities(self) -> frozenset[Capability]:
+        """What this very device can do."""
+        return self._settings.narrow(self._driver_class.info.capabilities)
 
 
 class Config(Table):

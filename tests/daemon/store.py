@@ -55,6 +55,7 @@ class Daemon:
         directory: for configuration, log and state; made if absent.
         port: of the broker; 0: no MQTT.
         devices: name → port of loopback devices.
+        keys: name → more lines of its table.
         wrapper: program and arguments that start the daemon, such as setpriv.
     """
 
@@ -64,6 +65,7 @@ class Daemon:
         *,
         port: int = 0,
         devices: Mapping[str, Path] = {},
+        keys: Mapping[str, str] = {},
         api: bool = False,
         state: Path | None = None,
         wrapper: Sequence[str] = (),
@@ -75,7 +77,10 @@ class Daemon:
         self._wrapper = wrapper
         self._config = directory / "config.toml"
         switch = {True: "true", False: "false"}
-        tables = [f'[devices.{name}]\ndriver = "loopback"\nport = "{path}"\n' for name, path in devices.items()]
+        tables = [
+            f'[devices.{name}]\ndriver = "loopback"\nport = "{path}"\n{keys.get(name, "")}\n'
+            for name, path in devices.items()
+        ]
         self._config.write_text(
             CONFIG.format(
                 mqtt=switch[port != 0], port=port or 1, state=self.state, api=switch[api], directory=directory
