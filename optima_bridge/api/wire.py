@@ -8,16 +8,17 @@ from aiohttp import web
 
 from optima_bridge import __version__
 from optima_bridge.api import ndjson
-from optima_bridge.api.keys import SERVICE, STREAMS
+from optima_bridge.api.keys import SERVICE, STREAMS, asking
 from optima_bridge.api.stream import Subscription
+from optima_bridge.api.trail import actor_of
 from optima_bridge.errors import UsageError
 from optima_bridge.link.tap import NOTICE, SCHEMA, Piece
 
 
 async def heard(request: web.Request) -> web.StreamResponse:
-    name = request.match_info["name"]
-    device = request.app[SERVICE].device(name)  # raises NotFound
-    wire = request.app[SERVICE].keepers[name].wire
+    name, service = request.match_info["name"], request.app[SERVICE]
+    device = service.device(name)  # raises NotFound
+    wire = service.keepers[name].wire
     if wire is None:
         raise UsageError(
             f"{name} is no byte pipe, so nothing can be recorded",
@@ -33,6 +34,7 @@ async def heard(request: web.Request) -> web.StreamResponse:
         "notice": NOTICE,
         "settings": device["settings"],
     }
+    await service.audit.note("wire.heard", actor_of(asking(request)), device=name, masked=wire.masked)
     with request.app[STREAMS].subscribe(wire.listen) as subscription:
         return await ndjson.stream(request, _lines(header, subscription))
 

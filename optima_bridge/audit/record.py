@@ -37,6 +37,7 @@ ACTIONS: Mapping[str, str] = {
     "enroll.settled": "an enrolment that was interrupted, or needed somebody, was finished or undone",
     "service.started": "the daemon began",
     "service.stopped": "the daemon ended in order",
+    "wire.heard": "a user began to record what goes over the wire of `device`: identifiers are in it as they are",
 }
 """Every action and what it means; docs/explanation/audit.md shows it."""
 

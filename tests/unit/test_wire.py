@@ -176,6 +176,7 @@ async def test_a_stream_has_a_header_then_bytes_and_events_and_ends_with_the_dae
     reader, writer, header = await heard(store)
     assert (header["schema"], header["driver"], header["masked"]) == ("optima.wire/1", "loopback", False)
     assert "identifiers" in header["notice"]
+    assert '"wire.heard"' in store.service.audit.path.read_text()
     store.simulator.key_in(KEY)
     await store.until(lambda: store.service.hub.state_of("front")["key"].get("presence") == "present")
     await store.stop()
