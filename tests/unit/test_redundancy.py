@@ -440,6 +440,26 @@ def test_one_key_for_another_during_the_change_over_is_a_removal_and_an_insertio
     assert pair.put(SPARE, B) == ["front-b removed", "front-b inserted"]
 
 
+def test_a_standby_that_comes_to_its_senses_late_tells_nothing() -> None:
+    pair = Pair()
+    pair.put(FRONT)
+    pair.put(SPARE)
+    assert pair.take(FRONT) == ["front removed"]
+    pair.wait(BLIND_NS)
+    assert pair.put(FRONT, B) == ["front inserted"]
+    assert pair.take(SPARE) + pair.put(SPARE, B) == []
+    assert pair.wait(BLIND_NS) == []
+    assert pair.place.blind == frozenset()
+
+
+def test_what_a_new_leader_sees_settles_what_it_missed() -> None:
+    pair = Pair()
+    pair.put(FRONT)
+    pair.lose(FRONT)
+    assert pair.put(SPARE, B) == ["front-b removed", "front-b inserted"]
+    assert pair.place.view == View(PRESENT, B)
+
+
 def test_doubts_are_those_of_the_reader_that_leads() -> None:
     pair = Pair()
     pair.put(FRONT)
