@@ -35,7 +35,8 @@ async def test_a_restarted_pcscd_is_found_again_and_the_card_is_inserted_anew(
     def said() -> list[str]:
         return [f"{it['type'].split('.')[2]} {it['data']['action']}" for it in payloads]
 
-    keeper = DeviceKeeper("lane", Configured(f"pcsc:{pcscd.reader}"), hub, PortWatch())
+    watch = PortWatch()
+    keeper = DeviceKeeper("lane", Configured(f"pcsc:{pcscd.reader}"), hub, watch)
     keeping = asyncio.create_task(keeper.run())
     try:
         await until(lambda: keeper.status.link == "up")
@@ -51,6 +52,7 @@ async def test_a_restarted_pcscd_is_found_again_and_the_card_is_inserted_anew(
         keeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeping
+        watch.close()
     assert [it for it in said() if not it.startswith("fault")] == [
         "link up", "card inserted", "link down", "link up", "card inserted"
     ]  # fmt: skip
