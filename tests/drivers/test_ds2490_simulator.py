@@ -182,7 +182,8 @@ async def test_a_kept_adapter_comes_back_after_it_was_pulled_out(
 
     monkeypatch.setattr("usb.backend.libusb1.get_backend", lambda: simulator.usb)
     hub, payloads = hub_and_payloads
-    keeper = DeviceKeeper("front", Configured(), hub, PortWatch())
+    watch = PortWatch()
+    keeper = DeviceKeeper("front", Configured(), hub, watch)
     running = asyncio.create_task(keeper.run())
 
     def actions() -> list[object]:
@@ -197,4 +198,5 @@ async def test_a_kept_adapter_comes_back_after_it_was_pulled_out(
     assert actions() == ["up", "inserted", "down", "up", "inserted"]
     running.cancel()
     await asyncio.wait({running})
+    watch.close()
     assert simulator.plug.bound  # the kernel's driver has it back before the daemon ends

@@ -97,7 +97,8 @@ async def kept(
     simulator: Attachable | None = None,
 ) -> AsyncIterator[Device]:
     """A device and its running keeper."""
-    device = Device(name, hub, watch or PortWatch(), directory, driver, simulator)
+    own = PortWatch()
+    device = Device(name, hub, watch or own, directory, driver, simulator)
     async with device.pty:
         task = asyncio.create_task(device.keeper.run())
         try:
@@ -106,6 +107,7 @@ async def kept(
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait_for(task, 10)
+            own.close()
 
 
 def seen(payloads: list[dict[str, Any]], subject: str, device: str = "front") -> list[str]:
@@ -325,13 +327,15 @@ async def test_the_reason_why_a_device_is_down_is_told_once_and_anew_where_it_ch
 ) -> None:
     hub, payloads = hub_and_payloads
     (tmp_path / "front").mkdir()  # in the place of the port
-    keeper = DeviceKeeper("front", Configured(str(tmp_path / "front")), hub, PortWatch())
+    watch = PortWatch()
+    keeper = DeviceKeeper("front", Configured(str(tmp_path / "front")), hub, watch)
     task = asyncio.create_task(keeper.run())
     await until(lambda: keeper.status.error)
     (tmp_path / "front").rmdir()
     await until(lambda: keeper.status.error and keeper.status.error.code == "E-PORT-MISSING")
     task.cancel()
     await asyncio.wait({task})
+    watch.close()
     downs = [p["data"]["code"] for p in payloads if p["type"] == "com.optima.link.down.v1"]
     assert downs == ["E-LINK", "E-PORT-MISSING"]
     assert seen(payloads, "fault") == ["raised"]
