@@ -38,7 +38,8 @@ BUSY_TIMEOUT_S = 5.0  # how long another program may keep the card
 BUSY_PAUSE_S = 0.05
 ANSWER_TIMEOUT_S = 30.0  # a card that makes a key takes seconds; the reader's driver gives up by itself before
 OPEN_TIMEOUT_S = 5.0
-WATCH_MS = 60_000  # a cancel that comes just before the wait begins is lost: so long it goes on at most
+WATCH_MS = 60_000
+CANCEL_PAUSE_S = 0.02
 
 T = TypeVar("T")
 
@@ -263,10 +264,11 @@ class _Reader:
         scard.SCardDisconnect(card, scard.SCARD_LEAVE_CARD)
 
     def unwatch(self) -> None:
-        """Wake who waits for changes; from any thread."""
+        """Have who waits for changes end; on a thread of its own. A cancel that comes just before the wait begins is lost."""
         self.closed = True
-        if self.watch_context is not None:
-            self.scard.SCardCancel(self.watch_context)
+        while (context := self.watch_context) is not None:
+            self.scard.SCardCancel(context)
+            time.sleep(CANCEL_PAUSE_S)
 
     def close(self) -> None:
         """Give the reader back. Not while a call is under way: then pcsclite would make all of this process wait for it."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from optima_bridge.link.memory_card import Card
@@ -27,7 +28,7 @@ OFF, ON, RESET, ATR = 0x00, 0x01, 0x02, 0x04
 
 def serve(connection: socket.socket, card: Card) -> None:
     """Be the card until the reader, or the card's power, is gone."""
-    with connection:
+    with connection, suppress(OSError):
         while message := _message(connection):
             if message == bytes([ATR]):
                 answer = card.atr
@@ -48,11 +49,8 @@ def _message(connection: socket.socket) -> bytes:
 def _exactly(connection: socket.socket, size_bytes: int) -> bytes:
     data = b""
     while len(data) < size_bytes:
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # the kernel takes it back by itself
-            part = connection.recv(size_bytes - len(data))
-        except OSError:
-            return b""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # the kernel takes it back by itself
+        part = connection.recv(size_bytes - len(data))
         if not part:
             return b""
         data += part
