@@ -135,6 +135,8 @@ def object_file(content: bytes) -> dict[int, bytes]:
             at += 8
         found[name] = content[at : at + size]
         at += size
+        if at > len(content):
+            raise struct.error("cut off")  # SoftHSM takes no object that ends too early
     return found
 
 
