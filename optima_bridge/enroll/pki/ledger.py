@@ -124,7 +124,7 @@ class Ledger:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             place = f"{self._path.absolute().as_uri()}?mode=rw"  # an absent ledger is an error, not a new one
-            with closing(sqlite3.connect(place, BUSY_TIMEOUT_S, isolation_level=None, uri=True)) as db:
+            with closing(sqlite3.connect(place, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True)) as db:
                 db.execute("PRAGMA synchronous = FULL")
                 db.execute("BEGIN IMMEDIATE")
                 yield db
