@@ -107,11 +107,10 @@ class Service:
             },
         )
         try:
+            await self.audit.note(
+                "service.started", Actor.this("daemon"), version=__version__, epoch=self.journal.epoch
+            )
             async with asyncio.TaskGroup() as tasks:
-                on_record = self.audit.note(
-                    "service.started", Actor.this("daemon"), version=__version__, epoch=self.journal.epoch
-                )
-                tasks.create_task(on_record, name="audit")  # no event waits for it
                 running = [tasks.create_task(self.mqtt.run(), name="mqtt")] if self.mqtt else []
                 self._places = self._make_places()
                 for name, device in self.config.devices.items():
