@@ -26,7 +26,10 @@ class Killer:
     """A token, the journal of its host, and processes that die while they enrol."""
 
     def __init__(self, folder: Path, seed: int) -> None:
+        from tests.cryptoki_faults import faults
+
         self.hsm = SoftHsm(folder / "hsm")
+        faults()  # healed: the power-loss worlds give the token of this process another serial number
         self.hsm.make(LABEL)
         self.where = (self.hsm.uri(LABEL), str(self.hsm.pin_file))
         self.directory = str(folder / "state")
@@ -35,10 +38,18 @@ class Killer:
         self.processes = multiprocessing.get_context("forkserver")
         self.processes.set_forkserver_preload([worker.__module__, "optima_bridge.link.cryptoki"])
         self.jobs = 0
+        self.tried: list[bytes] = []
+
+    def which(self, certificate: bytes | None) -> str:
+        """Which one this is of those that were enrolled, for people."""
+        if certificate in self.tried:
+            return f"number {self.tried.index(certificate)} of {len(self.tried)}"
+        return "none" if certificate is None else f"unknown, {len(certificate)} bytes"
 
     def process(self, certificate: bytes, phase: str = DONE, after_s: float = 0.0) -> dict[str, float]:
         """Enrol in a process of its own, killed so long after a phase began; returns how long each phase took."""
         self.jobs += 1
+        self.tried.append(certificate)
         said, theirs = self.processes.Pipe(duplex=False)
         what = (self.directory, f"job-{self.jobs}", certificate)
         process = self.processes.Process(target=worker, args=(theirs, self.hsm.environment, self.where, *what))
@@ -71,7 +82,7 @@ async def rehearse(folder: Path, kills: int, seed: int) -> dict[str, int]:
         phase = [*phases][number % len(phases)]
         killer.process(new, phase, killer.chance.uniform(0, phases[phase]))
         active, _ = active_in_files(killer.hsm.tokens)
-        assert active in {old, new}
+        assert active in {old, new}, f"killed in {phase}: {killer.which(active)} is active"
         seen["new" if active == new else "old"] += 1
         async with opened(*killer.where) as (store, serial):
             before = max(state.generation for state in await store.inspect() if state.active)
