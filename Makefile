@@ -3,10 +3,12 @@
 #
 #   make demo ARGS="--seconds 5"        arguments for the command
 #   make test PYTHON=/usr/bin/python3.12    another Python; a full path finds it everywhere
+#   make test JOBS=1                    one test at a time: for a debugger, or a machine that does other things
 
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+JOBS   ?= 3
 
 SHELL := /bin/bash
 BIN   := $(VENV)/bin
@@ -34,7 +36,7 @@ demo: $(STAMP)  ## a simulated store, its real daemon and its MQTT messages (uv 
 
 test: $(STAMP)  ## all tests (uv run pytest); COVERAGE=1 measures branch coverage, its floor is in pyproject.toml
 	@rm -f .coverage .coverage.*
-	@$(BIN)/$(if $(COVERAGE),coverage run -m )pytest $(ARGS)
+	@$(BIN)/$(if $(COVERAGE),coverage run -m )pytest -n $(JOBS) --dist worksteal $(ARGS)
 	@$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 
 check: lint types imports quick  ## what must hold before a commit, in seconds

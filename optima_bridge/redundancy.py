@@ -90,6 +90,14 @@ class _Reader:
         self.differs_until_ns: int | None = None
         self.agreed_ns = -1
 
+    @property
+    def owes_until_ns(self) -> int | None:
+        """When the oldest that it owes is written off: as one that is late, it may report it just before the next one."""
+        if not self.owed:
+            return None
+        is_followed = len(self.owed) > 1 and self.owed[0].event.state is not None
+        return self.owed[is_followed].until_ns
+
     def agree(self, now_ns: int) -> None:
         """It saw an action that the other one saw, too."""
         self.blind, self.agreed_ns = False, now_ns
@@ -294,9 +302,10 @@ class Redundancy:
         for reader in (self._primary, self._standby):
             if reader.differs_until_ns is not None:
                 yield reader.differs_until_ns
-            for reports in (reader.owed, reader.ahead):
-                if reports:
-                    yield reports[0].until_ns
+            if reader.owes_until_ns is not None:
+                yield reader.owes_until_ns
+            if reader.ahead:
+                yield reader.ahead[0].until_ns
 
     def _expire(self, now_ns: int) -> None:
         while (deadline_ns := self.deadline_ns()) is not None and deadline_ns <= now_ns:
@@ -307,7 +316,7 @@ class Redundancy:
         leads = reader is self._leader
         if reader.differs_until_ns is not None and reader.differs_until_ns <= now_ns:
             reader.differs_until_ns, reader.blind = None, True
-        while reader.owed and reader.owed[0].until_ns <= now_ns:
+        while reader.owes_until_ns is not None and reader.owes_until_ns <= now_ns:
             report = reader.owed.popleft()
             if report.event.state is None and not leads and reader.agreed_ns < report.until_ns - TOUCH_NS:
                 reader.blind = True

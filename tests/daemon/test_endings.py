@@ -18,7 +18,7 @@ from optima_drivers.loopback.simulator import LoopbackSimulator
 from tests.daemon.store import Daemon, destroy, plugged, running
 from tests.support import Mosquitto, Subscriber, subscribed, until
 
-ROUNDS = 20
+ROUNDS = 12
 BURST = 20
 BRIDGE_STATUS = "state/bridge/status"
 

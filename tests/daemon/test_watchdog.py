@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -36,9 +36,12 @@ class Systemd:
 
 
 @pytest.fixture
-def systemd(tmp_path: Path) -> Iterator[Systemd]:
+async def systemd(tmp_path: Path) -> AsyncIterator[Systemd]:
     systemd = Systemd(tmp_path / "notify")
+    loop = asyncio.get_running_loop()
+    loop.add_reader(systemd.socket, systemd.listen)  # the kernel keeps ten datagrams, then it drops
     yield systemd
+    loop.remove_reader(systemd.socket)
     systemd.socket.close()
 
 
