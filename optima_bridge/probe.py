@@ -41,9 +41,9 @@ class KeyProbe:
         yield from self._short.polled(is_short, now_ns)
         yield from self._keys.polled(frozenset(str(rom) for rom in roms if rom.family not in self._ignored), now_ns)
 
-    def pause_ms(self) -> int:
-        """How long to wait until the next poll."""
-        return self._keys.pause_ms()
+    def next_poll_ns(self, now_ns: int) -> int:
+        """When to poll again."""
+        return self._keys.next_poll_ns(now_ns)
 
 
 def _describe(rom: str) -> tuple[str, Data]:

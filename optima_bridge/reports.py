@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 
 from pydantic import Field
 
+from optima_bridge.beat import AT_REST, next_beat_ns
 from optima_bridge.driver import DriverSettings
 from optima_bridge.model import Data, Event, Observation, Subject
 from optima_bridge.presence import ABSENT, PolledPresence
 
 READS_TO_GRANT = 2
-PENDING_PAUSE_MS = 20  # between polls while a candidate or a suspicion waits for the next one
+PENDING_INTERVAL_MS = 20  # from poll to poll while a candidate or a suspicion waits for the next one
 
 News = Event | Observation
 
@@ -20,7 +21,12 @@ News = Event | Observation
 class PolledSettings(DriverSettings):
     """Configuration keys of a reader that is polled."""
 
-    poll_interval_ms: int = Field(default=100, ge=20, le=1000, description="pause between two polls, in milliseconds")
+    poll_interval_ms: int = Field(
+        default=100,
+        ge=20,
+        le=1000,
+        description="from one poll to the next while a key or card is there, in milliseconds; twice that while none is",
+    )
     misses_to_remove: int = Field(
         default=3, ge=1, le=10, description="polls in a row without a key or card after which it counts as removed"
     )
@@ -66,9 +72,14 @@ class TokenReports:
                     data = {**data, "last_seen_ms": (change.at_ns - change.last_seen_ns) // 1_000_000}
             yield Event(self._subject, change.action, change.at_ns, data, identifier, change.state)
 
-    def pause_ms(self) -> int:
-        """How long to wait until the next poll: shorter while the last one left something undecided."""
-        return self._poll_interval_ms if self._presence.settled else min(self._poll_interval_ms, PENDING_PAUSE_MS)
+    def next_poll_ns(self, now_ns: int) -> int:
+        """When to poll again: sooner while the last poll left something undecided, later while nothing is there."""
+        interval_ms = self._poll_interval_ms
+        if not self._presence.settled:
+            interval_ms = min(interval_ms, PENDING_INTERVAL_MS)
+        elif self._presence.held is None and not self._presence.ambiguous:
+            interval_ms *= AT_REST
+        return next_beat_ns(now_ns, interval_ms)
 
 
 class FaultReports:

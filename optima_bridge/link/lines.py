@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
-import os
 import struct
 import termios
+import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -22,11 +23,11 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from optima_bridge.beat import next_beat_ns
 from optima_bridge.link.base import Link
 
 TIOCGICOUNT = 0x545D  # not in the termios module
 ICOUNT_SIZE_BYTES = 80  # 20 ints
-USB_SERIAL_MAJOR = 188  # Linux: ttyUSB (devices.txt)
 
 T = TypeVar("T")
 
@@ -63,6 +64,12 @@ class ModemLines(Link, Protocol):
             LinkLost: the device is gone.
         """
 
+    async def lines_moved(self, since: Sample, timeout_s: float, interval_s: float) -> None:
+        """Wait until a poll, one each `interval_s`, finds the inputs or their counters unlike `since`; at most `timeout_s`.
+
+        Raises as read_lines.
+        """
+
     async def set_outputs(self, *, dtr: bool, rts: bool) -> None:
         """Switch the outputs; returns when they are. Raises as read_lines, and LinkTimeout."""
 
@@ -78,19 +85,34 @@ BITS = {
 class PortLines:
     """The lines of an open tty. Not for a pty, which has none: there every call is an OSError, ENOTTY.
 
-    The kernel answers from a register or from memory, except for USB serial adapters, some of which it asks each time:
-    1 ms, up to 5 s where the adapter hangs (ftdi_sio.c, cp210x.c). Those are asked on a thread of their own.
+    They are asked on a thread of their own: the kernel asks some USB serial adapters each time, which takes 1 ms, and up to
+    5 s where the adapter hangs (ftdi_sio.c, cp210x.c). While nothing moves, the event loop sleeps.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._counts = True
-        is_usb = os.major(os.fstat(fd).st_rdev) == USB_SERIAL_MAJOR
-        self._owner = ThreadPoolExecutor(1, "lines") if is_usb else None
+        self._owner: ThreadPoolExecutor | None = None  # most ports are never asked
+        self._enough = threading.Event()
 
     async def read(self) -> Sample:
         """The inputs now. Raises OSError."""
         return await self._call(self._read)
+
+    async def moved(self, since: Sample, timeout_s: float, interval_s: float) -> None:
+        """As `ModemLines.lines_moved`. Raises OSError."""
+        enough = self._enough = threading.Event()
+
+        def poll() -> None:
+            end_s = time.monotonic() + timeout_s
+            interval_ms = round(interval_s * 1000)
+            while (now_ns := time.monotonic_ns()) < end_s * 1e9 and not enough.is_set() and self._read() == since:
+                enough.wait((next_beat_ns(now_ns, interval_ms) - now_ns) / 1e9)
+
+        try:
+            await self._call(poll)
+        finally:
+            enough.set()
 
     async def set_outputs(self, *, dtr: bool, rts: bool) -> None:
         """Switch the outputs. Raises OSError."""
@@ -100,6 +122,7 @@ class PortLines:
 
     def close(self, close_port: Callable[[], None]) -> None:
         """Close the port, after what the thread is doing with it."""
+        self._enough.set()
         if self._owner is None:
             close_port()
         else:
@@ -107,8 +130,7 @@ class PortLines:
             self._owner.shutdown(wait=False)
 
     async def _call(self, function: Callable[[], T]) -> T:
-        if self._owner is None:
-            return function()
+        self._owner = self._owner or ThreadPoolExecutor(1, "lines")
         return await asyncio.get_running_loop().run_in_executor(self._owner, function)
 
     def _read(self) -> Sample:

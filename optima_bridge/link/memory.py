@@ -136,6 +136,11 @@ class MemoryLink:
         self._starving.set()
         return self._peer.sample()
 
+    async def lines_moved(self, since: Sample, timeout_s: float, interval_s: float) -> None:
+        end_ns = self.clock_ns() + int(timeout_s * 1e9)
+        while (left_ns := end_ns - self.clock_ns()) > 0 and await self.read_lines() == since:  # noqa: ASYNC110 - a poll
+            await asyncio.sleep(min(interval_s, left_ns / 1e9))
+
     async def set_outputs(self, *, dtr: bool, rts: bool) -> None:
         self._check()
         if self._peer.on_outputs:

@@ -1,7 +1,7 @@
 """Serial ports behind a terminal server (RFC 2217: ser2net, Moxa and others) through pyserial: bytes and modem lines.
 
 pyserial's client blocks: a thread of ours owns it for opening, writing and closing. What arrives is taken in by a thread of
-pyserial's own and lies ready; a waiting read looks each 5 ms. Lines change by notification (RFC 2217, NOTIFY-MODEMSTATE):
+pyserial's own, lies ready, and wakes who waits. Lines change by notification (RFC 2217, NOTIFY-MODEMSTATE):
 
     FF FA 2C 6B state FF F0     state: CD 80, RI 40, DSR 20, CTS 10; changed: CD 08, RI 04 (trailing edge), DSR 02, CTS 01
 
@@ -11,6 +11,8 @@ Nothing here is encrypted or authenticated: whoever reaches the server's network
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import queue
 import re
 import socket
 import time
@@ -44,17 +46,29 @@ T = TypeVar("T")
 class _Port(rfc2217.Serial):
     """pyserial's client, with what it keeps to itself: each notification, and the socket, for TCP keepalive.
 
-    Stands on two names inside of pyserial; tests/pty/test_rfc2217_link.py notices when they are gone.
+    Stands on four names inside of pyserial; tests/pty/test_rfc2217_link.py notices when they are gone.
 
     Attributes:
         sample: the lines as last notified; None: never yet.
+        on_news: called on pyserial's thread when anything has come: bytes, a notification, the end.
     """
 
     _socket: socket.socket | None
 
-    def __init__(self) -> None:
+    def __init__(self, on_news: Callable[[], None]) -> None:
         self.sample: Sample | None = None
+        self.on_news = on_news
+        self._buffer: queue.Queue[bytes | None] | None = None
         super().__init__()
+
+    @property
+    def _read_buffer(self) -> queue.Queue[bytes | None] | None:
+        return self._buffer
+
+    @_read_buffer.setter
+    def _read_buffer(self, buffer: queue.Queue[bytes | None] | None) -> None:
+        """Have pyserial's own buffer tell when something is put into it."""
+        self._buffer = None if buffer is None else _Telling(self.on_news)
 
     def open(self) -> None:
         super().open()
@@ -76,6 +90,17 @@ class _Port(rfc2217.Serial):
         super()._telnet_process_subnegotiation(suboption)  # type: ignore[misc]
         if suboption[:2] == NOTIFICATION and len(suboption) > len(NOTIFICATION):
             self.sample = notified(self.sample, suboption[2])
+            self.on_news()
+
+
+class _Telling(queue.Queue[bytes | None]):
+    def __init__(self, on_news: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_news = on_news
+
+    def put(self, item: bytes | None, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        self._on_news()
 
 
 def notified(before: Sample | None, state: int) -> Sample:
@@ -95,9 +120,12 @@ def notified(before: Sample | None, state: int) -> Sample:
 class Rfc2217Link:
     """An open port of a terminal server, 8N1 raw, DTR and RTS asserted."""
 
-    def __init__(self, port: _Port, owner: ThreadPoolExecutor) -> None:
-        self._port = port
-        self._owner = owner
+    def __init__(self) -> None:
+        self._port = _Port(self._on_news)
+        self._owner = ThreadPoolExecutor(1, "rfc2217")
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._is_told = False  # that there is news: one call into the loop is enough for all of it
         self._buffer = bytearray()
         self._error: LinkLost | None = None
         self._closed = False
@@ -112,9 +140,9 @@ class Rfc2217Link:
         """
         if not _is_address(url):
             raise LinkNotFound(f"{url!r} is not a port", cause="it must be rfc2217://HOST:PORT", port=url)
-        port = _Port()
+        link = cls()
+        port = link._port
         port.port, port.baudrate, port.stopbits, port.timeout = url, serial_format.baud, serial_format.stop_bits, 0
-        link = cls(port, ThreadPoolExecutor(1, "rfc2217"))
         try:
             await link._call(port.open)
         except (serial.SerialException, ValueError, OSError) as error:
@@ -147,8 +175,8 @@ class Rfc2217Link:
     async def read(self, timeout_s: float | None = None) -> bytes:
         try:
             async with asyncio.timeout(timeout_s):
-                while not self._take_in():  # noqa: ASYNC110 - bytes come on pyserial's thread
-                    await asyncio.sleep(LOOK_S)
+                while not self._take_in():
+                    await self._news.wait()
         except TimeoutError as error:
             raise LinkTimeout(f"{self.name}: nothing came within {timeout_s} s") from error
         chunk = bytes(self._buffer[:MAX_READ_BYTES])
@@ -179,6 +207,12 @@ class Rfc2217Link:
             )
         return sample
 
+    async def lines_moved(self, since: Sample, timeout_s: float, interval_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while await self.read_lines() == since:
+                    await self._news.wait()
+
     async def set_outputs(self, *, dtr: bool, rts: bool) -> None:
         def switch() -> None:
             if self._port.dtr != dtr:  # each takes the server's confirmation, 50 ms at the least
@@ -192,12 +226,15 @@ class Rfc2217Link:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._news.set()
             self._error = self._error or LinkLost(f"{self.name} was closed")
             self._owner.submit(self._port.close)
             self._owner.shutdown(wait=False)
 
     def _take_in(self) -> int:
         """Fetch what has arrived; returns how many bytes wait. Raises LinkLost once the server is gone."""
+        self._news.clear()
+        self._is_told = False
         if self._error:
             raise self._error
         try:
@@ -212,6 +249,12 @@ class Rfc2217Link:
         except serial.SerialException as error:
             raise self._lose(str(error)) from error
         return len(self._buffer)
+
+    def _on_news(self) -> None:
+        if not self._is_told:
+            self._is_told = True
+            with contextlib.suppress(RuntimeError):  # the loop has ended before the port
+                self._loop.call_soon_threadsafe(self._news.set)
 
     async def _ask(self, function: Callable[[], T]) -> T:
         """Have the thread do it, with its errors as ours."""

@@ -145,6 +145,14 @@ class SerialLink:
         except OSError as error:
             raise self._no_lines(error) from error
 
+    async def lines_moved(self, since: Sample, timeout_s: float, interval_s: float) -> None:
+        if self._error:
+            raise self._error
+        try:
+            await self._lines.moved(since, timeout_s, interval_s)
+        except OSError as error:
+            raise self._no_lines(error) from error
+
     async def set_outputs(self, *, dtr: bool, rts: bool) -> None:
         if self._error:
             raise self._error

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from optima_bridge.errors import LinkLost
-from optima_bridge.link import Line
+from optima_bridge.link import Line, Sample
 from optima_bridge.model import Capability, Event, Subject
 from optima_bridge.testing import ConformanceCase, LinkContract
 from optima_drivers.contacts import ContactsDriver
@@ -288,18 +288,28 @@ def test_the_feed_is_back_when_a_test_is_given_up_and_a_lost_port_ends_the_event
     play(ContactsDriver, simulator, begun, seal="cts")
 
 
-def test_polls_that_come_late_are_counted_and_not_made_up_for() -> None:
+def test_a_port_is_looked_at_each_ten_milliseconds_and_after_a_pause_not_more_often() -> None:
     simulator = SwitchSimulator({CTS})
 
     async def scenario(bench: Bench) -> None:
+        looks, sample = [0], bench.peer.sample
+
+        def counted() -> Sample:
+            looks[0] += 1
+            return sample()
+
+        bench.peer.sample = counted  # type: ignore[method-assign]
         await bench.after(1)
-        polls = bench.driver.counters["polls"]
-        await bench.after(1)
-        assert 99 <= bench.driver.counters["polls"] - polls <= 101
+        for is_closed in (True, False):  # settled in either state
+            (simulator.close if is_closed else simulator.open)(CTS)
+            await bench.after(0.2)
+            looks[0] = 0
+            await bench.after(1)
+            assert 99 <= looks[0] <= 102
         virtual_loop()._pass(0.5)  # the PC was busy
+        looks[0] = 0
         await bench.after(0.1)
-        assert bench.driver.counters["late_polls"] >= 1
-        assert bench.driver.counters["polls"] - polls <= 115
+        assert looks[0] <= 12
 
     play(ContactsDriver, simulator, scenario, seal="cts", loop_test_s=0)
 

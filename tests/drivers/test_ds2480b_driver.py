@@ -326,7 +326,7 @@ def test_noise_is_counted_and_does_not_hold_polls_off() -> None:
             bench.peer.feed(b"\x00\xff\x3e")
             assert await bench.after(0.007) == []
         assert bench.driver.counters["noise_bytes"] > 300
-        assert bench.driver.counters["polls"] - polls > 10
+        assert bench.driver.counters["polls"] - polls == 10  # in 2.1 s, with nothing there
         bench.simulator.put(A)
         assert await bench.keys_after(1) == ["inserted"]
 

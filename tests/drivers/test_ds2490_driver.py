@@ -106,7 +106,7 @@ def test_a_poll_is_a_reset_and_a_search() -> None:
     async def scenario(bench: Bench) -> None:
         await bench.after(0.05)
         bench.log.clear()
-        await bench.after(0.1)
+        await bench.after(0.2)
         assert bench.log == [
             "control 01 0c4b 0000", "read 81", "write 02", "control 01 4dfd 08f0", "read 81", "read 83"
         ]  # fmt: skip

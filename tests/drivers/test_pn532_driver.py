@@ -94,7 +94,7 @@ def test_a_card_counts_within_two_polls_and_is_revoked_at_the_first_miss() -> No
         before_ns = bench.link.clock_ns()
         bench.simulator.put(NTAG)
         await bench.after(1)
-        assert 20 <= (bench.event().mono_ns - before_ns) / 1e6 <= 125
+        assert 20 <= (bench.event().mono_ns - before_ns) / 1e6 <= 225
         before_ns = bench.link.clock_ns()
         bench.simulator.lift()
         await bench.after(1)

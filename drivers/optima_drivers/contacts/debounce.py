@@ -30,6 +30,11 @@ class Debounce(Generic[T]):
         self._stable_ns = stable_ns
         self.forget()
 
+    @property
+    def settled(self) -> bool:
+        """Whether more samples of the same change nothing."""
+        return self.value is not None and self.value == self._candidate
+
     def forget(self) -> None:
         """Begin again, with nothing known."""
         self.value = None

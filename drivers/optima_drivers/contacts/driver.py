@@ -121,7 +121,7 @@ class ContactsDriver:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """``polls``, ``late_polls``, ``pulses``, ``loop_tests``."""
+        """``pulses``, ``loop_tests``."""
         return self._counters
 
     async def start(self) -> DeviceIdentity:
@@ -138,7 +138,16 @@ class ContactsDriver:
             view = await self._panel.poll()
             for news in self._decide(view):
                 yield news
-            await asyncio.sleep(self._panel.wait_s())
+            if self._is_settled():
+                await self._panel.rest()
+            else:
+                await asyncio.sleep(self._panel.wait_s())
+
+    def _is_settled(self) -> bool:
+        """Whether nothing will be decided as long as no line moves."""
+        is_keylock_settled = not self._positions or self._keylock.settled
+        is_seal_settled = self._settings.seal is None or self._seal.settled
+        return is_keylock_settled and is_seal_settled and self._contradicts_since_ns is None
 
     def _decide(self, view: View) -> Iterator[Event | Observation]:
         faults: dict[str, Data] = {}

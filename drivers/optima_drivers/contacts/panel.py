@@ -1,6 +1,6 @@
 """The switches on one port: their lines polled, their edges compared, their wires tested.
 
-    feed (RTS or DTR) ──► contact ──► line        poll  5 … 10 ms  level, and edges since the last poll
+    feed (RTS or DTR) ──► contact ──► line        poll  each 10 ms  level, and edges since the last poll
                                                   test  each minute: feed off, every line must go off; feed on again
 
 A line that stays on without its feed is shorted or fed from elsewhere: stuck. A cut wire looks like an open contact, which
@@ -17,6 +17,7 @@ from typing import Literal, Self
 import msgspec
 from pydantic import Field, model_validator
 
+from optima_bridge.beat import next_beat_ns
 from optima_bridge.driver import DriverSettings
 from optima_bridge.link import Line, ModemLines, Sample
 
@@ -26,6 +27,7 @@ FEED_OFF_S = 0.02  # an input's filter, and the 16 ms that an FTDI adapter may h
 LOOP_LIMIT_S = 0.25  # for the lines to follow the feed: a terminal server, a busy PC
 RETEST_S = 5  # while a line is stuck
 MIN_POLLS = 3
+LONG_S = 3600.0
 SETTLE_MS = 40  # after the feed is back, edges may still be reported that the test has made
 
 
@@ -77,7 +79,7 @@ class Panel:
     """Polls the watched lines of a link.
 
     Args:
-        counters: gets ``polls``, ``pulses`` (seen by edges alone), ``loop_tests`` and ``late_polls``.
+        counters: gets ``pulses`` (seen by edges alone) and ``loop_tests``.
     """
 
     def __init__(
@@ -89,42 +91,45 @@ class Panel:
         self._counters = counters
         self._before: Sample | None = None
         self._stuck: frozenset[Line] = frozenset()
-        self._due_ns = self._test_due_ns = self._settled_ns = 0
+        self._test_due_ns = self._settled_ns = 0
 
     async def start(self) -> None:
         """Feed the contacts. Raises LinkError: the port has no modem lines."""
         await self._link.set_outputs(dtr=True, rts=True)
         await self._link.read_lines()
-        self._due_ns = self._test_due_ns = self._link.clock_ns()
+        self._test_due_ns = self._link.clock_ns()
 
     async def poll(self) -> View:
         """The contacts now; at times after a loop test. Raises LinkError."""
         sample = await self._link.read_lines()
-        if self._settings.feed != "none" and self._settings.loop_test_s and self._link.clock_ns() >= self._test_due_ns:
+        if self._tests_loop and self._link.clock_ns() >= self._test_due_ns:
             self._stuck = frozenset()
             if on := sample.on & self._lines:  # with none on there is nothing to test: it waits for one
                 await self._test_loop(on)
                 sample = await self._link.read_lines()
         now_ns = self._link.clock_ns()
-        self._counters["polls"] += 1
-        self._set_due(now_ns)
         moved = self._moved(sample, now_ns)
         self._before = sample
         return View((sample.on ^ self._settings.inverted) & self._lines, moved, self._stuck, now_ns)
 
     def wait_s(self) -> float:
         """Seconds until the next poll is due."""
-        return max(0, self._due_ns - self._link.clock_ns()) / NS_PER_S
+        now_ns = self._link.clock_ns()
+        return (next_beat_ns(now_ns, self._settings.poll_interval_ms) - now_ns) / NS_PER_S
 
-    def _set_due(self, now_ns: int) -> None:
-        """Keep the beat; one that was missed is not made up for."""
-        interval_ns = self._settings.poll_interval_ms * NS_PER_MS
-        if now_ns < self._due_ns:
-            return  # an early one, for another reason
-        if now_ns - self._due_ns > interval_ns:
-            self._counters["late_polls"] += 1
-            self._due_ns = now_ns
-        self._due_ns += interval_ns
+    async def rest(self, until_ns: int | None = None) -> None:
+        """Poll on until a line moves, a loop test is due, or at `until_ns`. For when more of the same says nothing new."""
+        on = self._before.on & self._lines if self._before else None
+        dues_ns = [] if until_ns is None else [until_ns]
+        if self._tests_loop and on:
+            dues_ns.append(self._test_due_ns)
+        wait_s = max(0, min(dues_ns) - self._link.clock_ns()) / NS_PER_S if dues_ns else LONG_S
+        if self._before is not None:
+            await self._link.lines_moved(self._before, min(wait_s, LONG_S), self._settings.poll_interval_ms / 1000)
+
+    @property
+    def _tests_loop(self) -> bool:
+        return self._settings.feed != "none" and self._settings.loop_test_s > 0
 
     def _moved(self, sample: Sample, now_ns: int) -> frozenset[Line]:
         before = self._before
@@ -146,9 +151,9 @@ class Panel:
             await self._link.set_outputs(dtr=True, rts=True)
         await self._until(lambda lines: on <= lines)
         pause_s = min(RETEST_S, self._settings.loop_test_s) if self._stuck else self._settings.loop_test_s
-        self._due_ns = self._link.clock_ns()
-        self._settled_ns = self._due_ns + SETTLE_MS * NS_PER_MS
-        self._test_due_ns = self._due_ns + pause_s * NS_PER_S
+        now_ns = self._link.clock_ns()
+        self._settled_ns = now_ns + SETTLE_MS * NS_PER_MS
+        self._test_due_ns = now_ns + pause_s * NS_PER_S
 
     async def _until(self, fits: Callable[[frozenset[Line]], bool]) -> frozenset[Line]:
         """The watched lines that are on as soon as that fits, or when the limit has passed."""

@@ -152,6 +152,9 @@ class SealDriver:
         """Ask what is to be asked, then wait for bytes until something else is due."""
         if question := self._readout.ask(self._link.clock_ns()):
             await self._link.write(question)
+        if self._panel and self._contact.settled and not self._is_reading:
+            await self._panel.rest(self._check_due_ns)
+            return
         due_ns = self._readout.deadline_ns if self._is_reading else self._check_due_ns
         wait_s = max(0, due_ns - self._link.clock_ns()) / NS_PER_S
         try:
@@ -183,6 +186,7 @@ class SealDriver:
                 moved = self._judge(self._settings.found or self._readout.values)
         elif not self._is_reading and now_ns >= self._check_due_ns:
             self._is_reading = True
+            self._link.discard_input()
             self._readout.restart()
         return moved
 

@@ -95,7 +95,7 @@ class Ds2480bDriver:
 
     async def _wait(self) -> None:
         """Until the next poll is due, or a key announces itself."""
-        due_ns = self._link.clock_ns() + self._probe.pause_ms() * 1_000_000
+        due_ns = self._probe.next_poll_ns(self._link.clock_ns())
         while (left_ns := due_ns - self._link.clock_ns()) > 0:
             try:
                 received = await self._link.read(timeout_s=left_ns / 1e9)

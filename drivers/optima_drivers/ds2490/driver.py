@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from optima_bridge.link.usb import UsbLink  # pyusb is imported when a port is opened
 
 MAX_READS = 5  # of one poll, while the answers are damaged
+NS_PER_S = 1_000_000_000
 
 
 class Ds2490Settings(ProbeSettings):
@@ -73,7 +74,8 @@ class Ds2490Driver:
             is_short, roms = await self._poll()
             for news in self._probe.polled(is_short, roms, self._link.clock_ns()):
                 yield news
-            await asyncio.sleep(self._probe.pause_ms() / 1000)
+            now_ns = self._link.clock_ns()
+            await asyncio.sleep((self._probe.next_poll_ns(now_ns) - now_ns) / NS_PER_S)
 
     async def _poll(self) -> tuple[bool, frozenset[Rom]]:
         """One poll, with another try at once where an answer is damaged: poor contact."""

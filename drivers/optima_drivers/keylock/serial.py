@@ -17,13 +17,14 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from optima_bridge.beat import AT_REST, next_beat_ns
 from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.errors import FrameError, FrameTooLong, LinkTimeout
 from optima_bridge.link import ByteLink, SerialFormat
 from optima_bridge.model import Capability, DeviceIdentity, Maturity
-from optima_drivers.keylock.driver import NS_PER_MS, KeylockDriver
+from optima_drivers.keylock.driver import KeylockDriver
 from optima_drivers.keylock.profiles import MAX_POSITIONS, TEXT, TextPosition, TextProfile, distinct
-from optima_drivers.keylock.turning import Turning
+from optima_drivers.keylock.turning import LOCK, Turning
 
 MAX_UNANSWERED = 3
 ANSWER_TIMEOUT_S = 0.5  # of the first answers; later ones have as long as the next question takes
@@ -63,7 +64,10 @@ class SerialKeylockSettings(DriverSettings):
         default=None, description='what asks a generic lock for its position, with its line end: "P\\r"'
     )
     poll_interval_ms: int = Field(
-        default=100, ge=20, le=5000, description="from one question to the next, milliseconds"
+        default=100,
+        ge=20,
+        le=5000,
+        description="from one question to the next, milliseconds; twice that while the lock is in LOCK",
     )
 
     @field_validator("positions")
@@ -104,7 +108,7 @@ class SerialKeylockDriver(KeylockDriver[ByteLink]):
         self._enquiry = profile.enquiry.encode("ascii")
         decoder = LineDecoder({position.text.encode("ascii"): position.code for position in positions})
         super().__init__(link, positions, decoder.feed, Turning(reads_to_grant=2 if self._enquiry else 1))
-        self._poll_ns = settings.poll_interval_ms * NS_PER_MS
+        self._poll_interval_ms = settings.poll_interval_ms
         self._ask_ns = 0
         self._unanswered = 0
         self._answers = 0  # those that were counted when it was asked last
@@ -137,7 +141,9 @@ class SerialKeylockDriver(KeylockDriver[ByteLink]):
         elif self._unanswered:
             self._counters["timeouts"] += 1
         self._unanswered += 1
-        self._ask_ns = self._link.clock_ns() + self._poll_ns
+        is_at_rest = self._turning.position == LOCK and self._unanswered == 1
+        interval_ms = self._poll_interval_ms * (AT_REST if is_at_rest else 1)
+        self._ask_ns = next_beat_ns(self._link.clock_ns(), interval_ms)
         await self._link.write(self._enquiry)
 
 

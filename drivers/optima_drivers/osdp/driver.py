@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from optima_bridge.beat import AT_REST, next_beat_ns
 from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.errors import BridgeError, DeviceError, FrameError, LinkTimeout, ProtocolError, SlotError
 from optima_bridge.link import ByteLink, SerialFormat
@@ -31,6 +32,7 @@ START_PATIENCE_NS = 5 * NS_PER_S
 START_PAUSE_S = 0.1
 PROBE_NS = NS_PER_S // 2  # from one try to the next while a reader is silent
 OFFLINE_NS = 8 * NS_PER_S  # section 5.7: without an answer for so long a peripheral is offline
+LIVELY_NS = 5_000_000_000  # after something happened
 MAX_IN_A_ROW = 8  # polls of one reader while it has more to tell
 FEEDBACK_MS = 500
 COLORS = {"red": 1, "green": 2, "amber": 3, "blue": 4}
@@ -56,7 +58,10 @@ class OsdpSettings(DriverSettings):
     plain_text: bool = Field(default=False, description="whether to talk in the clear, to readers without encryption")
     checksum: bool = Field(default=False, description="whether commands carry the old one-byte sum in place of the CRC")
     poll_interval_ms: int = Field(
-        default=50, ge=10, le=1000, description="pause between two rounds of polls, milliseconds"
+        default=100,
+        ge=10,
+        le=1000,
+        description="from one round of polls to the next, milliseconds; twice that once nothing has happened for 5 s",
     )
     seal_input: int | None = Field(
         default=None, ge=1, le=64, description="input that is the contact of a seal, 1 is the first; absent: no seal"
@@ -127,6 +132,7 @@ class OsdpDriver:
         self._failures: dict[int, BridgeError] = {}  # why a reader is away, by address
         self._probe_ns: dict[int, int] = {}  # when it is tried again
         self._heard_ns = 0
+        self._lively_ns = 0
         self._store = OsdpStore(self._line, self._readers[0], settings.certificate_file_type or 0)
 
     @property
@@ -186,17 +192,18 @@ class OsdpDriver:
                 for news in self._newsroom.went_away(reader.address, failure, self._line.clock_ns()):
                     yield news
         while True:
-            round_ns = self._line.clock_ns()
             for reader in self._readers:
-                found = await self._visit(reader)
+                if found := await self._visit(reader):
+                    self._lively_ns = self._line.clock_ns()
                 for news in found:
                     yield news
                 await self._acknowledge(reader, found)
             now_ns = self._line.clock_ns()
             if len(self._failures) == len(self._readers) and now_ns - self._heard_ns > OFFLINE_NS:
                 raise self._failures[self._readers[0].address]
-            pause_ns = self._settings.poll_interval_ms * 1_000_000
-            while (left_ns := round_ns + pause_ns - self._line.clock_ns()) > 0:
+            is_at_rest = now_ns - self._lively_ns > LIVELY_NS
+            due_ns = next_beat_ns(now_ns, self._settings.poll_interval_ms * (AT_REST if is_at_rest else 1))
+            while (left_ns := due_ns - self._line.clock_ns()) > 0:
                 await self._line.rest(left_ns / NS_PER_S)
 
     async def _visit(self, reader: Peripheral) -> list[News]:

@@ -10,7 +10,6 @@ Source: PN532 user manual UM0701-02; ISO/IEC 14443-3.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
@@ -25,6 +24,7 @@ from optima_drivers.pn532.cards import Card
 from optima_drivers.pn532.chip import Chip
 
 RANDOM = "random"
+NS_PER_S = 1_000_000_000
 
 
 class Pn532Settings(PolledSettings):
@@ -74,7 +74,7 @@ class Pn532Driver:
             tokens = _tokens(await self._poll())
             for news in self._cards.polled(tokens, self._link.clock_ns()):
                 yield news
-            await self._wait(self._cards.pause_ms())
+            await self._wait()
 
     async def _poll(self) -> tuple[Card, ...]:
         """One poll; from the start where the chip has lost its settings or fell asleep: its power failed for a moment."""
@@ -86,12 +86,12 @@ class Pn532Driver:
             await self._chip.initialise()
             return await self._chip.poll()
 
-    async def _wait(self, pause_ms: int) -> None:
+    async def _wait(self) -> None:
         """Until the next poll is due; reading meanwhile, so that an unplugged adapter is noticed at once."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(pause_ms / 1000):
-                while True:
-                    self._counters["noise_bytes"] += len(await self._link.read())
+        due_ns = self._cards.next_poll_ns(self._link.clock_ns())
+        with suppress(LinkTimeout):
+            while (left_ns := due_ns - self._link.clock_ns()) > 0:
+                self._counters["noise_bytes"] += len(await self._link.read(left_ns / NS_PER_S))
 
 
 def _tokens(cards: tuple[Card, ...]) -> frozenset[str]:
