@@ -487,6 +487,15 @@ async def test_a_label_is_made_fit_to_be_shown(tmp_path: Path) -> None:
     assert (await bench.store.connect()).model == r"\x1b["
 
 
+async def test_a_label_that_lies_deep_in_templates_does_no_harm(tmp_path: Path) -> None:
+    template = b""
+    for _ in range(4000):
+        template = tlv.encode(0x61, template)
+    answers = [template[at : at + 256].hex() + "6100" for at in range(0, len(template), 256)]
+    bench, _ = scripted(tmp_path, *answers, "9000", "000000079000")
+    assert (await bench.store.connect()).model == "PIV card"
+
+
 # -- the card and the job
 
 

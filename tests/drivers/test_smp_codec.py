@@ -187,7 +187,17 @@ def test_a_refusal_is_told_in_three_ways() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"len": 1}, {"len": "1", "output": b""}, {"len": 1, "output": "text"}, {"rc": "no"}]
+    "body",
+    [
+        {},
+        {"len": 1},
+        {"len": "1", "output": b""},
+        {"len": 1, "output": "text"},
+        {"len": 1 << 32, "output": b""},
+        {"rc": "no"},
+        {"rc": 10**5000},  # longer than Python prints
+        {"err": {"group": 8, "rc": -(10**5000)}},
+    ],
 )
 def test_other_fields_than_the_command_answers_are_refused(body: dict[str, object]) -> None:
     with pytest.raises(FrameError, match="other fields"):

@@ -220,13 +220,10 @@ def decode_reply(body: bytes) -> Reply:
     Raises:
         FrameError: kind ``data``: its data do not fit its code.
     """
-    code, data = body[0], body[1:]
     try:
-        return _decode(code, data)
+        return _decode(body[0], body[1:])
     except (struct.error, IndexError, ValueError) as error:
-        raise FrameError(
-            f"a reply {code:02x} with {len(data)} bytes of data that do not fit it", kind="data"
-        ) from error
+        raise FrameError(f"a reply {body[:1].hex()} of {len(body)} bytes, which do not fit it", kind="data") from error
 
 
 def _decode(code: int, data: bytes) -> Reply:

@@ -187,12 +187,9 @@ class Application:
 
 def _label(template: bytes) -> str:
     """The application's name for itself, where it has one; some cards leave the template out."""
-    for tag, value in tlv.elements(template):
-        if tag == 0x61:
-            return _label(value)
-        if tag == 0x50:
-            return printable(value.decode("utf-8", errors="replace")) or "PIV card"
-    return "PIV card"
+    parts = dict(tlv.elements(template))
+    parts = dict(tlv.elements(parts.get(0x61, template)))
+    return printable(parts.get(0x50, b"").decode("utf-8", errors="replace")) or "PIV card"
 
 
 def _check(answer: Answer, doing: str) -> None:

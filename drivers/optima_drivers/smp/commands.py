@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from optima_drivers.smp.message import Op, Refusal
+from optima_drivers.smp.message import Number, Op, Refusal
 
 T = TypeVar("T")
 
@@ -38,8 +38,8 @@ class Echoed(msgspec.Struct, frozen=True):
 class Parameters(msgspec.Struct, frozen=True):
     """`buf_size`: bytes of the device's buffer for one decoded frame; `buf_count`: how many it has."""
 
-    buf_size: int
-    buf_count: int
+    buf_size: Number
+    buf_count: Number
 
 
 class Info(msgspec.Struct, frozen=True):
@@ -57,21 +57,21 @@ class Setting(msgspec.Struct, frozen=True):
 class Uploaded(msgspec.Struct, frozen=True):
     """`off`: where the next chunk goes."""
 
-    off: int
+    off: Number
 
 
 class Downloaded(msgspec.Struct, frozen=True):
     """The bytes `data` at `off`; `len` is the file's size, with the first chunk only."""
 
-    off: int
+    off: Number
     data: bytes
-    len: int | None = None
+    len: Number | None = None
 
 
 class Hashed(msgspec.Struct, frozen=True):
     """The digest `output` over `len` bytes."""
 
-    len: int
+    len: Number
     output: bytes
 
 

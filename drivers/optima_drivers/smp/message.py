@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import cbor2
 import msgspec
@@ -29,6 +29,8 @@ _HEADER = struct.Struct(">BBHHBB")
 _MAX_DEPTH = 4  # of maps in maps; answers have two
 
 T = TypeVar("T")
+Number = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 32)]
+"""A number in an answer; CBOR has longer ones, which Python would not even print."""
 
 
 class Op(IntEnum):
@@ -59,12 +61,12 @@ class Refusal(msgspec.Struct, frozen=True):
         group: None: the numbers that all groups share (mcumgr_err_t).
     """
 
-    rc: int
-    group: int | None = None
+    rc: Number
+    group: Number | None = None
 
 
 class _Status(msgspec.Struct, frozen=True):
-    rc: int = 0
+    rc: Number = 0
     err: Refusal | None = None
 
 
