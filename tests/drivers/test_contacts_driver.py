@@ -37,6 +37,7 @@ class TestContract(LinkContract):
         provoke=close_the_seal_once_more,
         undo=lambda simulator: simulator.open(CTS),
         grants=(SEAL, "closed"),
+        revokes=(SEAL, "opened"),
         settings={"seal": CTS, "debounce_ms": 20, "poll_interval_ms": 5},
         join=join,
     )

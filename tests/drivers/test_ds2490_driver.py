@@ -51,6 +51,10 @@ class TestConformance(LinkContract):
         provoke=lambda simulator: simulator.put(A),
         undo=lambda simulator: simulator.lift(),
         grants=(Subject.KEY, "inserted"),
+        revokes=(Subject.KEY, "removed"),
+        suspects=(Subject.KEY, "suspect"),
+        second=lambda simulator: simulator.put(B),
+        ambiguous=(Subject.KEY, "ambiguous"),
         settings={"poll_interval_ms": 20},
         join=join,
     )

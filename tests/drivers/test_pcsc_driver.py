@@ -46,6 +46,7 @@ class TestPcsc(LinkContract):
         provoke=lambda bench: bench.insert(),
         undo=lambda bench: bench.reader.remove(),
         grants=(Subject.CARD, "inserted"),
+        revokes=(Subject.CARD, "removed"),
         join=Bench.join,
     )
 
@@ -57,6 +58,7 @@ class TestPiv(LinkContract):
         provoke=lambda bench: bench.insert(),
         undo=lambda bench: bench.reader.remove(),
         grants=(Subject.CARD, "inserted"),
+        revokes=(Subject.CARD, "removed"),
         join=Bench.join,
     )
 

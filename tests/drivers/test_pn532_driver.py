@@ -30,6 +30,10 @@ class TestConformance(DriverContract):
         provoke=lambda simulator: simulator.put(NTAG),
         undo=lambda simulator: simulator.lift(),
         grants=(Subject.CARD, "inserted"),
+        revokes=(Subject.CARD, "removed"),
+        suspects=(Subject.CARD, "suspect"),
+        second=lambda simulator: simulator.put(CLASSIC),
+        ambiguous=(Subject.CARD, "ambiguous"),
         settings={"poll_interval_ms": 20},
     )
 

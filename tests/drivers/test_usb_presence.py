@@ -72,13 +72,22 @@ def joined(bus: UsbBusSimulator) -> tuple[WatchedLink, Sockets]:
     return link, Sockets(bus, link)
 
 
+def pull_both(bus: UsbBusSimulator) -> None:
+    for bus_path in ("1-1.4", "1-1.3"):
+        bus.pull(bus_path)
+
+
 class TestUsbPresence(LinkContract):
     case = ConformanceCase(
         driver=UsbPresenceDriver,
         simulator=lambda: UsbBusSimulator(Path(mkdtemp(dir=scratch[0])) / "devices"),
         provoke=lambda bus: bus.plug("1-1.4", *IDS, SERIAL),
-        undo=lambda bus: bus.pull("1-1.4"),
+        undo=pull_both,
         grants=(Subject.KEY, "inserted"),
+        revokes=(Subject.KEY, "removed"),
+        suspects=(Subject.KEY, "suspect"),
+        second=lambda bus: bus.plug("1-1.3", *IDS, "another"),
+        ambiguous=(Subject.KEY, "ambiguous"),
         settings=FAST,
         join=joined,
     )
