@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -60,6 +60,7 @@ READS_KEYS = frozenset({Capability.KEY_READER, Capability.CARD_READER})
 COMMITTED = frozenset({Phase.COMMIT, Phase.CONFIRM})
 
 log = get_logger(__name__)
+File = TypeVar("File", HostJournal, JobLog)
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -137,9 +138,9 @@ class Enrollments:
         """Open both files and take up what they tell; False: not now."""
         async with AsyncExitStack() as undo:
             try:
-                self._journal = await on_disk(HostJournal, self._directory)
+                self._journal = await _open(HostJournal, self._directory)
                 undo.push_async_callback(on_disk, self._journal.close)
-                self._log = await on_disk(JobLog, self._directory)
+                self._log = await _open(JobLog, self._directory)
                 undo.push_async_callback(on_disk, self._log.close)
                 await self._take_up()
             except BridgeError as error:
@@ -441,3 +442,15 @@ def _unlocked(store: SecureStore, secret: bytes) -> Iterator[None]:
         yield
     finally:
         locked.unlock(b"")
+
+
+async def _open(file: Callable[[Path], File], directory: Path) -> File:
+    """Open a file, on a thread; a cancellation leaves none open."""
+    files: list[File] = []
+    try:
+        await on_disk(lambda: files.append(file(directory)))
+    except BaseException:
+        for it in files:
+            await on_disk(it.close)
+        raise
+    return files[0]

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_der_publ
 
 from optima_bridge.enroll.engine import refuse
 from optima_bridge.enroll.pki.ca import CertificateAuthority
+from optima_bridge.enroll.pki.check import certified_identifier
 from optima_bridge.enroll.pki.csr import make_request
 from optima_bridge.enroll.pki.possession import (
     PublicKey,
@@ -34,8 +35,8 @@ from optima_bridge.enroll.pki.signing_key import SigningKey
 from optima_bridge.enroll.switch import active
 from optima_bridge.enroll.words import Result
 from optima_bridge.enroll.work import DryRun, Enrol, Open, Plan, device_key
-from optima_bridge.errors import EnrollRefused
-from optima_bridge.store import KeyHolder, LockedStore
+from optima_bridge.errors import CertificateError, EnrollRefused
+from optima_bridge.store import KeyHolder, LockedStore, Readback, SlotState
 
 SIGN_TIMEOUT_S = 30.0
 
@@ -66,7 +67,7 @@ class About(msgspec.Struct, frozen=True):
 
 
 class Issue(msgspec.Struct, frozen=True):
-    """Have the CA of this store issue a certificate, and enrol it."""
+    """Have the CA of this store issue a certificate, and enrol it; one that is there for the same key, and good, is left."""
 
     authority: CertificateAuthority
     about: About
@@ -77,7 +78,10 @@ class Issue(msgspec.Struct, frozen=True):
         enrol = self.enrol(b"")
         enrol.ready()
         await it.store.connect()
-        refuse(it.store, enrol.request(it), active(await it.store.inspect()), "")
+        present = active(await it.store.inspect())
+        if (held := await _held(it, present, enrol, self.about)) is not None:
+            return await self.enrol(held).do(it)
+        refuse(it.store, enrol.request(it), present, "")
         return await self.enrol(await _issued(it, self.authority.issue, self.authority, self.about)).do(it)
 
 
@@ -97,7 +101,9 @@ class DryIssue(msgspec.Struct, frozen=True):
                 cause="it is new",
                 next_step="run it without --dry-run: it makes the key, then the certificate",
             )
-        certificate = await _issued(it, self.authority.draft, self.authority, self.about)
+        certificate = await _held(it, active(await it.store.inspect()), self.enrol(b""), self.about)
+        if certificate is None:
+            certificate = await _issued(it, self.authority.draft, self.authority, self.about)
         await DryRun(self.enrol(certificate), self.show).do(it)
 
 
@@ -130,6 +136,21 @@ class Ask(msgspec.Struct, frozen=True):
         about = self.about.credential(self.organization, self.store, 1, it.identity.serial, signs=self.about.same)
         pem = await asyncio.to_thread(make_request, about, SigningKey(key, sign))
         self.show(pem.decode("ascii"))
+
+
+async def _held(it: Open, present: SlotState | None, enrol: Enrol, about: About) -> bytes | None:
+    """The certificate that is active, DER, where another one would only say the same of this key; None: issue one."""
+    wants_another = enrol.replace or enrol.if_fingerprint is not None or about.number != 0
+    if wants_another or present is None or it.store.traits.readback is not Readback.BYTES:
+        return None
+    der = await it.store.read(present.slot)
+    if certified_identifier(der) != identifier_bytes(about.identifier):
+        return None
+    try:
+        enrol.check(der, it.store.traits, it.identity, await device_key(it.store))
+    except CertificateError:
+        return None  # expired, revoked, or of another CA
+    return der
 
 
 async def _issued(
