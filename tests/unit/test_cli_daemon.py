@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 import pty
-import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support import TIMEOUT_S
 from tests.unit.api_store import BRIDGE, KEY, Store, bridge
 
 
@@ -166,22 +167,28 @@ async def test_a_replay_without_mqtt_says_so(store: Store, env: dict[str, str]) 
     assert err.splitlines()[0] == "error E-SINK: MQTT is switched off"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start children of other users")
-@pytest.mark.skipif(shutil.which("python3", path="/usr/bin") is None, reason="no Python that every user may run")
-async def test_a_user_who_may_not_connect_learns_which_group_is_missing(store: Store) -> None:
-    """In a fork: the other user may not be able to read the virtual environment."""
-    pid = os.fork()
-    if pid == 0:
-        from optima_bridge.cli.client import Daemon
-        from optima_bridge.cli.options import Settings
-        from optima_bridge.errors import AccessDenied
+AS_NOBODY = """
+import grp, os, sys
 
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-        try:
-            Daemon(Settings(socket=str(store.socket))).get("/v1/status")
-        except AccessDenied as error:
-            os._exit(0 if error.next_step.startswith("sudo usermod -aG ") else 2)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, pid, 0))[1]) == 0
+from optima_bridge.cli.client import Daemon
+from optima_bridge.cli.options import Settings
+from optima_bridge.errors import AccessDenied
+
+daemon = Daemon(Settings(socket=sys.argv[1]))
+daemon.get("/v1/status")  # all is imported now, for the other user may not be able to read the virtual environment
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+try:
+    daemon.get("/v1/status")
+except AccessDenied as error:
+    sys.exit(0 if error.next_step.startswith("sudo usermod -aG ") else 2)
+sys.exit(1)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start children of other users")
+async def test_a_user_who_may_not_connect_learns_which_group_is_missing(store: Store) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", AS_NOBODY, str(store.socket))
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await process.wait() == 0
