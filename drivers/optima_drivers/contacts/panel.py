@@ -27,7 +27,7 @@ FEED_OFF_S = 0.02  # an input's filter, and the 16 ms that an FTDI adapter may h
 LOOP_LIMIT_S = 0.25  # for the lines to follow the feed: a terminal server, a busy PC
 RETEST_S = 5  # while a line is stuck
 MIN_POLLS = 3
-LONG_S = 3600.0
+LONG_NS = 3600 * NS_PER_S
 SETTLE_MS = 40  # after the feed is back, edges may still be reported that the test has made
 
 
@@ -119,13 +119,14 @@ class Panel:
 
     async def rest(self, until_ns: int | None = None) -> None:
         """Poll on until a line moves, a loop test is due, or at `until_ns`. For when more of the same says nothing new."""
-        on = self._before.on & self._lines if self._before else None
-        dues_ns = [] if until_ns is None else [until_ns]
-        if self._tests_loop and on:
-            dues_ns.append(self._test_due_ns)
-        wait_s = max(0, min(dues_ns) - self._link.clock_ns()) / NS_PER_S if dues_ns else LONG_S
-        if self._before is not None:
-            await self._link.lines_moved(self._before, min(wait_s, LONG_S), self._settings.poll_interval_ms / 1000)
+        if self._before is None:
+            return  # the first poll is still to come
+        now_ns = self._link.clock_ns()
+        due_ns = now_ns + LONG_NS if until_ns is None else until_ns
+        if self._tests_loop and self._before.on & self._lines:
+            due_ns = min(due_ns, self._test_due_ns)
+        timeout_s = max(0, due_ns - now_ns) / NS_PER_S
+        await self._link.lines_moved(self._before, timeout_s, self._settings.poll_interval_ms / 1000)
 
     @property
     def _tests_loop(self) -> bool:
