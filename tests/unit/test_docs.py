@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +125,14 @@ def test_every_document_is_in_the_list() -> None:
     assert {_name(path) for path in DOCUMENTS if path.parts[-2] != REPOSITORY.name and "docs" in path.parts} == {
         _name(path) for path in listed
     } | {"docs/README.md"}
+
+
+@pytest.mark.parametrize("path", ["README.md", "drivers/README.md"])
+def test_every_driver_is_in_the_tables(path: str) -> None:
+    text = (REPOSITORY / path).read_text(encoding="utf-8")
+    listed = re.findall(r"/devices/([\w-]+)\.md\)", text)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert sorted(listed) == sorted(project["entry-points"]["optima_bridge.drivers"])
 
 
 def test_the_payloads_of_the_reference_are_those_of_the_source() -> None:
