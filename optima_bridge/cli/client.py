@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
-from urllib.parse import urlencode
 
 from optima_bridge.cli.options import Settings
 from optima_bridge.errors import AccessDenied, BridgeError, DaemonUnavailable, restored
@@ -43,19 +42,24 @@ class Daemon:
         """Ask for a change; raises as get() does."""
         return self._document("POST", path, json.dumps(body))
 
-    def events(self, parameters: Mapping[str, str], until: float | None) -> Iterator[Document]:
-        """The live stream, until `until` (``time.monotonic()`` seconds) where it is given.
+    def live(self, path: str, until: float | None) -> Iterator[Document]:
+        """What happens from now on, until `until` (``time.monotonic()`` seconds) where it is given; it has no other end.
 
         Raises:
             as get() does; DaemonUnavailable where the stream breaks off.
         """
-        for record in self.stream("/v1/events?" + urlencode(parameters), until):
-            if record["type"] == "result":
+        for record in self.stream(path, until):
+            if record.get("type") == "result":
                 raise restored(record["error"])
             yield record
+        if until is None or time.monotonic() < until:
+            raise _broken_off()
 
     def stream(self, path: str, until: float | None = None) -> Iterator[Document]:
-        """Records, to the end of the response or of the time; raises as events() does."""
+        """Records, to the end of the response or of the time; raises as live() does.
+
+        A daemon that is killed between two records looks like the end of the response: the last record has to say what it is.
+        """
         connection = self._connect()
         sock = connection.sock
         with _translated(connection.path, self._timeout_s):
@@ -73,9 +77,7 @@ class Daemon:
             except TimeoutError:
                 return
             except (OSError, http.client.HTTPException, ValueError) as error:  # what is cut off is no JSON
-                raise DaemonUnavailable(
-                    "the stream of events broke off", cause="the daemon has ended or was restarted"
-                ) from error
+                raise _broken_off() from error
             yield record
 
     def blocks(self, path: str) -> Iterator[bytes]:
@@ -162,6 +164,10 @@ def _request(connection: _Connection, method: str, path: str, body: str | None =
     if response.status >= 400:
         raise restored(json.loads(response.read()))
     return response
+
+
+def _broken_off() -> DaemonUnavailable:
+    return DaemonUnavailable("the stream of events broke off", cause="the daemon has ended or was restarted")
 
 
 def _silent(path: str, timeout_s: float) -> DaemonUnavailable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 
@@ -69,7 +70,7 @@ def monitor(
     until = None if for_s is None else time.monotonic() + for_s
     seen, last = 0, ""
     try:
-        for record in Daemon(settings).events(parameters, until):
+        for record in Daemon(settings).live(f"/v1/events?{urlencode(parameters)}", until):
             _show(settings, record, devices)
             if record["type"] == "event":
                 seen, last = seen + 1, f"{record['event']['epoch']}:{record['event']['seq']}"

@@ -12,7 +12,7 @@ import click
 
 from optima_bridge.cli.client import Daemon
 from optima_bridge.cli.options import Settings
-from optima_bridge.errors import ReplayDiffers, UsageError, restored
+from optima_bridge.errors import ReplayDiffers, UsageError
 
 if TYPE_CHECKING:
     from optima_bridge.model import Event
@@ -39,7 +39,7 @@ def record(settings: Settings, device: str, output: Path, for_s: float | None) -
     some may go over the wire, only the number of bytes is recorded.
     """
     until = None if for_s is None else time.monotonic() + for_s
-    stream = Daemon(settings).stream(f"/v1/devices/{quote(device, safe='')}/wire", until)
+    stream = Daemon(settings).live(f"/v1/devices/{quote(device, safe='')}/wire", until)
     header = next(stream)
     pieces = events = 0
     try:
@@ -52,8 +52,6 @@ def record(settings: Settings, device: str, output: Path, for_s: float | None) -
             click.echo(f"recording {device}; {header['notice']}", err=True)
         try:
             for piece in stream:
-                if piece.get("type") == "result":
-                    raise restored(piece["error"])
                 file.write(json.dumps(piece) + "\n")
                 file.flush()
                 pieces += 1
