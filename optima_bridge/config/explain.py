@@ -38,7 +38,9 @@ def explain(error: ErrorDetails, schema: Schema, at: Path, merged: Merged, more_
     elif error["type"] == "missing":
         what = f"missing, must be {_expected(nodes)}"
     elif error["loc"][-1:] == ("[key]",):
-        what = _own_message(error) or f"a name here must be of the form {_bare(error['ctx']['pattern'])}"
+        names = [name for node in _find(schema, relative[:-1]) for name in _names(node, schema)]
+        what = _own_message(error) or (f"a name here must be {_expected(names)}" if names else error["msg"])
+        suggestion = nearest(path[-1], [str(choice) for node in names for choice in node.get("enum", ())])
     else:
         of_key = False
         if message := _own_message(error):
@@ -110,6 +112,13 @@ def _children(node: Schema, step: str | int) -> list[Schema]:
     else:
         candidates = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
     return [child for child in candidates if isinstance(child, dict)]
+
+
+def _names(node: Schema, schema: Schema) -> list[Schema]:
+    """What the keys of a table without fixed keys may be."""
+    if "propertyNames" in node:
+        return _alternatives(node["propertyNames"], schema)
+    return [{"pattern": pattern} for pattern in node.get("patternProperties", ())]
 
 
 def _expected(nodes: list[Schema]) -> str:

@@ -72,7 +72,7 @@ back = { driver = "rdm6300", port = "/dev/serial/by-id/back", hold_ms = "500", s
         (GOOD + '[devices.front]\ndriver = "rdm6300"', "3:10: devices.front.port: missing, must be text"),
         (GOOD + '[devices.front]\nport = "/dev/x"', "3:10: devices.front.driver: missing, must be text, not empty"),
         (GOOD + '[devices.front]\ndriver = "rdm6300"\nport = "COM3"', '5:8: devices.front.port = "COM3": must be an absolute path such as /dev/serial/by-id/…, rfc2217://HOST:PORT, evdev:PATH, hidraw:PATH, usb:VENDOR:PRODUCT, sysfs:PATH, pkcs11:token=…?module-path=PATH or pcsc:READER'),
-        (GOOD + '[devices.Front]\ndriver = "rdm6300"\nport = "/dev/x"', "3:10: devices.Front: a name here must be of the form [a-z0-9-]{1,32}"),
+        (GOOD + '[devices.Front]\ndriver = "rdm6300"\nport = "/dev/x"', "3:10: devices.Front: a name here must be text of the form [a-z0-9-]{1,32}"),
         (GOOD + '[devices.bridge]\ndriver = "rdm6300"\nport = "/dev/x"', "3:10: devices.bridge: 'bridge' is the daemon's own name in the topics, choose another"),
         (GOOD + '[devices.front]\ndriver = "rdm6300"\nport = "/dev/x"\nlable = ""', '6:1: devices.front.lable: unknown key (did you mean "label"?)'),
         (GOOD + '[devices.a]\ndriver = "rdm6300"\nport = "/dev/a"\nstandby_of = "a"', '6:14: devices.a.standby_of = "a": is this device itself'),
@@ -172,7 +172,7 @@ def test_long_values_are_cut(tmp_path: Path) -> None:
 
 
 BROKEN_DRIVERS = """
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 from optima_bridge.driver import DriverInfo, DriverSettings
@@ -187,6 +187,8 @@ class Settings(DriverSettings):
     ratio: float = Field(0.5, gt=0)
     names: tuple[str, ...] = ()
     door: Annotated[int, AfterValidator(refuse)] = 1
+    wings: dict[Literal["left", "right"], int] = {}
+    floors: dict[int, str] = {}
 
 class Door:
     info = DriverInfo("door", "", 1, Maturity.EXPERIMENTAL, frozenset(), frozenset({"memory"}), "none", "")
@@ -234,6 +236,7 @@ def test_a_drivers_own_rules_speak_for_themselves(tmp_path: Path) -> None:
     file.write_text(
         GOOD + '[devices.a]\ndriver = "door"\nport = "memory:a"\n'
         'pin = "12345"\neither = "x"\nratio = 0\nnames = ["a", 1]\ndoor = 5\n'
+        'wings = { rihgt = 1 }\nfloors = { first = "a" }\n'
     )
 
     assert lines_of(file) == [
@@ -242,4 +245,6 @@ def test_a_drivers_own_rules_speak_for_themselves(tmp_path: Path) -> None:
         "config.toml:8:9: devices.a.ratio = 0: must be a number, more than 0",
         "config.toml:9:15: devices.a.names[1] = 1: must be text, in quotes",
         "config.toml:10:8: devices.a.door = 5: the door is stuck",
+        'config.toml:11:11: devices.a.wings.rihgt: a name here must be one of "left", "right" (did you mean "right"?)',
+        "config.toml:12:12: devices.a.floors.first: Input should be a valid integer, unable to parse string as an integer",
     ]
