@@ -73,16 +73,22 @@ class JobRecords:
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
 
-    async def take_down(self, action: str, job: Job) -> None:
-        by, order = job.by, job.order
+    async def begun(self, job: Job) -> None:
+        order = job.order
+        certificate = fingerprint(order.certificate) if order.certificate else ""
+        await self._take_down("begun", job, reader=order.reader, reason=order.reason, certificate=certificate)
+
+    async def ended(self, job: Job, result: Document) -> None:
+        await self._take_down("ended", job, **audited(result))
+
+    async def settled(self, device: str, job_id: str, result: Document) -> None:
+        await self._audit.append("enroll.settled", Actor.this("daemon"), device=device, job=job_id, **audited(result))
+
+    async def _take_down(self, action: str, job: Job, **facts: Scalar) -> None:
+        by = job.by
         who = Actor(via="socket", uid=by.uid, login_uid=by.login_uid, pid=by.pid, program=by.program)
-        facts: dict[str, Scalar] = {"kind": order.kind.value}
-        if job.result is not None:
-            facts |= audited(job.result)
-        else:
-            facts |= {"reader": order.reader, "reason": order.reason}
-            facts["certificate"] = fingerprint(order.certificate) if order.certificate else ""
-        await self._audit.append(f"enroll.{action}", who, device=job.device, job=job.id, **facts)
+        kind = job.order.kind.value
+        await self._audit.append(f"enroll.{action}", who, device=job.device, job=job.id, kind=kind, **facts)
 
 
 def make(config: Config, stations: Mapping[str, Station], hub: Hub, audit: Audit) -> Enrollments:
@@ -92,7 +98,7 @@ def make(config: Config, stations: Mapping[str, Station], hub: Hub, audit: Audit
         trust_of(config),
         stations,
         HubNotices(hub),
-        JobRecords(audit).take_down,
+        JobRecords(audit),
         lambda: hub.clock.rfc3339(hub.clock.now()[0]),
     )
 

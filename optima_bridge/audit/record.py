@@ -34,7 +34,7 @@ ACTIONS: Mapping[str, str] = {
     "credential.revoked": "a certificate was revoked",
     "enroll.begun": "an enrolment began; on disk before the device's first byte is written",
     "enroll.ended": "an enrolment ended; `outcome` and `code` say how, `active` is the certificate in use now",
-    "enroll.settled": "an enrolment that was interrupted, or needed somebody, was finished or undone",
+    "enroll.settled": "the daemon finished or undid an enrolment that was interrupted, or needed somebody",
     "service.started": "the daemon began",
     "service.stopped": "the daemon ended in order",
     "wire.heard": "a user began to record what goes over the wire of `device`: identifiers are in it as they are",

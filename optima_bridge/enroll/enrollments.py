@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -156,13 +156,14 @@ class Enrollments:
             live = self._live[job.id] = LiveJob(job, self._keep, await on_disk(self._log.records, job.id, 0))
             inner = await on_disk(self._journal.job, job.id)
             if inner is None:
-                self._end(live, Ending(None, None, interrupted=True))
+                result = self._end(live, Ending(None, None, interrupted=True))
             elif inner.state is JobState.CLOSED:
-                self._end(live, await self._closed(inner))
+                result = self._end(live, await self._closed(inner))
             else:
                 live.change(state=State.OPEN)
                 continue
-            await self._take_down("settled", live.job)
+            if job.order.kind in WRITING:
+                await _noted(self._audit.settled(job.device, job.id, result))
 
     async def _closed(self, inner: DeviceJob) -> Ending:
         """The ending of a job that the journal knows as closed."""
@@ -221,7 +222,7 @@ class Enrollments:
     async def _admit(self, group: asyncio.TaskGroup, job: Job, secret: bytes) -> Job:
         try:
             if job.order.kind in WRITING:
-                await self._audit("begun", job)
+                await self._audit.begun(job)
             await on_disk(self._log.put, job)
         except BridgeError:
             del self._at_work[job.device]
@@ -318,22 +319,16 @@ class Enrollments:
         finally:
             live.stop.task = None
             del self._at_work[holder]
-        self._end(live, ending)
+        result = self._end(live, ending)
         if live.job.order.kind in WRITING:
             self._tell_credential(holder, ending)
-        await self._take_down("ended", live.job)
+            await _noted(self._audit.ended(live.job, result))
         await self._writes.join()
         if live.job.state is State.DONE:
             del self._live[live.job.id]
 
-    async def _take_down(self, action: str, job: Job) -> None:
-        """For the audit log; it has happened, so that a log that takes nothing has an alert of its own, and this goes on."""
-        if job.order.kind in WRITING:
-            with suppress(JournalError):
-                await self._audit(action, job)
-
-    def _end(self, live: LiveJob, ending: Ending) -> None:
-        """Give a job its result; one that needs attention stays open until its device has settled it."""
+    def _end(self, live: LiveJob, ending: Ending) -> Document:
+        """Give a job its result, which is returned; one that needs attention stays open until its device has settled it."""
         result = result_record(ending)
         state = State.OPEN if ending.outcome is Outcome.NEEDS_ATTENTION else State.DONE
         settles = live.job.result is not None
@@ -341,6 +336,7 @@ class Enrollments:
         live.tell({**result, "type": "settled"} if settles else result)
         if live.job.order.kind in WRITING:
             self._notices.job("settled" if settles else "ended", live.job)
+        return result
 
     def _tell_credential(self, holder: str, ending: Ending) -> None:
         needs = ending.outcome is Outcome.NEEDS_ATTENTION
@@ -395,9 +391,9 @@ class Enrollments:
                 return
         self._holds(name, active, identity)
         if result is not None:
-            settled_job = self._tell_settled(name, result, active)
-            if settled_job is not None:
-                await self._take_down("settled", settled_job)
+            ending = Ending(result.outcome, active, result.changed, result.error)
+            self._tell_settled(name, result, ending)
+            await _noted(self._audit.settled(name, result.job, result_record(ending)))
         elif active is not None:
             self._notices.attention(name, None)
 
@@ -411,18 +407,21 @@ class Enrollments:
         self._held[name] = Held(name, active, identity or (known.identity if known else DeviceIdentity()))
         self._notices.credential(name, facts(active))
 
-    def _tell_settled(self, name: str, result: Result, active: Certificate | None) -> Job | None:
-        """Returns the job that has a result by this."""
+    def _tell_settled(self, name: str, result: Result, ending: Ending) -> None:
         log.info("enroll.settled", device=name, job=result.job, outcome=result.outcome, active=result.active_sha256)
         needs = result.outcome is Outcome.NEEDS_ATTENTION
         self._notices.attention(name, result.error if needs else None)
         live = self._live.get(result.job)
         if live is not None and live.job.state is State.OPEN:
-            self._end(live, Ending(result.outcome, active, result.changed, result.error))
+            self._end(live, ending)
             if not needs:
                 del self._live[result.job]
-            return live.job
-        return None
+
+
+async def _noted(record: Awaitable[None]) -> None:
+    """For the audit log; it has happened, so that a log that takes nothing has an alert of its own, and this goes on."""
+    with suppress(JournalError):
+        await record
 
 
 def _bug(device: str, error: Exception) -> BridgeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from optima_bridge.enroll.jobs import Job
@@ -50,5 +49,14 @@ class Notices(Protocol):
         """The device needs somebody; None: not any more."""
 
 
-Audit = Callable[[str, Job], Awaitable[None]]
-"""Takes down that a job has ``begun``, ``ended`` or was ``settled``; raises JournalError where it cannot."""
+class Audit(Protocol):
+    """The audit log. Each of these raises JournalError where it takes nothing."""
+
+    async def begun(self, job: Job) -> None:
+        """Somebody begins a job; without this record nothing is done."""
+
+    async def ended(self, job: Job, result: Document) -> None:
+        """It has this result."""
+
+    async def settled(self, device: str, job_id: str, result: Document) -> None:
+        """The daemon has finished or undone what was interrupted, also what was begun without the daemon."""

@@ -80,7 +80,7 @@ async def test_what_a_killed_daemon_left_is_on_record_once_it_is_settled(store: 
     *_, begun, settled = records(store, "enroll")
     assert (begun["action"], settled["job"]) == ("enroll.begun", begun["job"])
     assert settled["data"]["outcome"] == "rolled back"
-    assert settled["who"] == begun["who"]
+    assert (begun["who"]["via"], settled["who"]["via"]) == ("socket", "daemon")
     assert judged(store.daemon.state).only_torn
 
 
@@ -100,3 +100,22 @@ async def test_an_enrolment_without_the_daemon_is_on_record_too_or_refused(store
     assert [record["who"]["via"] for record in (begun, ended)] == ["standalone"] * 2
     assert begun["job"] == ended["job"]
     assert judged(store.daemon.state).findings == ()
+
+
+async def test_what_a_killed_standalone_enrolment_left_is_on_record_once_the_daemon_settles_it(store: Store) -> None:
+    (_, first), (_, second) = store.file(), store.file(number=8)
+    assert (await store.enroll("--cert", first))[0] == 0
+    assert await store.daemon.stop() == 0
+    store.device.hold(BEFORE)
+    words = ("--cert", second, "--replace", "--standalone", "--config", str(store.directory / "config.toml"))
+    process = await store.start("enroll", "till-3", *words)
+    await until(lambda: bool(store.device.waiting))
+    process.kill()
+    await process.communicate()
+    store.device.let_go()
+    await store.daemon.start()
+    await until(lambda: records(store, "enroll.settled"))
+    *_, begun, settled = records(store, "enroll")
+    assert [begun["action"], begun["who"]["via"], settled["who"]["via"]] == ["enroll.begun", "standalone", "daemon"]
+    assert (settled["job"], settled["data"]["outcome"]) == (begun["job"], "rolled back")
+    assert judged(store.daemon.state).only_torn
