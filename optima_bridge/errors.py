@@ -166,7 +166,9 @@ class LinkBusy(LinkError):
     code = "E-PORT-BUSY"
     exit_status = 6
     default_cause = "another program, often ModemManager or a second copy of the daemon, has opened it"
-    default_next_step = "stop that program, or keep it away from the port"
+    default_next_step = (
+        "stop that program; or keep it away from USB adapters for good: sudo bridge service udev --install"
+    )
 
 
 class LinkPermission(LinkError):
@@ -175,7 +177,7 @@ class LinkPermission(LinkError):
     code = "E-PORT-PERMISSION"
     exit_status = 4
     default_cause = "the service user is not in the group that owns the port"
-    default_next_step = "see who owns it: ls -l PORT; then give the port to the service's group by a udev rule"
+    default_next_step = "see who owns it: ls -l PORT; then give it to the service: sudo bridge service udev --install"
 
 
 class LinkLost(LinkError):

@@ -200,7 +200,9 @@ def why_not_opened(path: str, number: int | None, text: str) -> LinkError:
         return LinkNotFound(f"{path} does not exist now", port=path)
     if number in (errno.EACCES, errno.EPERM):
         return LinkPermission(
-            f"{path} may not be opened by this user", next_step=f"see who owns it: ls -lL {path}", port=path
+            f"{path} may not be opened by this user",
+            next_step=f"see who owns it: ls -lL {path}; then give it to the service: sudo bridge service udev --install",
+            port=path,
         )
     if number in (errno.EBUSY, errno.EAGAIN):
         return LinkBusy(f"{path} is held by another program", port=path)
