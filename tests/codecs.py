@@ -33,6 +33,7 @@ from optima_drivers.keylock.simulator import NCR_DESCRIPTOR, TypedKeylockSimulat
 from optima_drivers.loopback import codec as loopback
 from optima_drivers.osdp import codec as osdp
 from optima_drivers.osdp.messages import decode_reply
+from optima_drivers.osdp.secure import DEFAULT_KEY, SecureChannel, SessionKeys
 from optima_drivers.pcsc import apdu, application, objects, tlv
 from optima_drivers.pn532 import cards
 from optima_drivers.pn532 import codec as pn532
@@ -150,6 +151,17 @@ def _answer(frame: bytes) -> list[object]:
     return [message.read(body, kind) for kind in (commands.Done, commands.Parameters, commands.Downloaded)]
 
 
+def _channel() -> SecureChannel:
+    return SecureChannel(SessionKeys.derive(DEFAULT_KEY, bytes(8)), bytes(16))
+
+
+def _opened(sealed: bytes) -> bytes:
+    """The type of a security block and a body, as of a reader that has the key: the MAC is right."""
+    channel = _channel()
+    frame = osdp.Frame(5, is_reply=True, sequence=1, body=sealed[1:], security=sealed[:1], mac=bytes(4))
+    return channel.open(msgspec.structs.replace(frame, mac=channel._mac_of(frame)[:4]))
+
+
 def _certificate_files() -> tuple[bytes, bytes, bytes]:
     """A certificate, a request and a revocation list, in DER."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -180,6 +192,10 @@ _REPLIES = [
 ]  # fmt: skip
 _FRAMES = [osdp.Frame(5, is_reply=True, sequence=place & 3, body=body) for place, body in enumerate(_REPLIES)]
 _SEALED = osdp.Frame(5, is_reply=True, sequence=1, body=bytes(17), security=b"\x18", mac=b"\x01\x02\x03\x04", crc=False)
+_OPENABLE = [
+    (it.security or b"") + it.body
+    for it in (_channel().seal(osdp.Frame(5, is_reply=True, sequence=1, body=body)) for body in _REPLIES)
+]
 _BODIES: list[dict[str, object]] = [
     {"off": 0, "data": bytes(256), "len": 2048},
     {"buf_size": 2475, "buf_count": 4},
@@ -241,6 +257,7 @@ CODECS = {
     "osdp FrameDecoder": Codec(
         [frame.encode() for frame in (*_FRAMES, _SEALED)], make=osdp.FrameDecoder, limit_bytes=osdp.MAX_FRAME_BYTES
     ),
+    "osdp SecureChannel": Codec(_OPENABLE, _opened),
     "osdp decode_reply": Codec(_REPLIES, decode_reply),
     "pcsc apdu": Codec([_CHUID + b"\x90\x00", b"\x6a\x82"], apdu.decode),
     "pcsc certificate": Codec(
