@@ -387,7 +387,7 @@ class SlotOccupied(EnrollRefused):
 
     code = "E-ENROLL-OCCUPIED"
     default_cause = "the device was enrolled before"
-    default_next_step = "look at the certificate that is there; to put another in its place, enroll with replace"
+    default_next_step = "see what is there: bridge credentials list; to put another in its place: bridge enroll … --replace"
 
 
 class FingerprintMismatch(EnrollRefused):

@@ -17,6 +17,7 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
+from cryptography.x509.oid import NameOID
 
 from optima_bridge.enroll.engine import refuse
 from optima_bridge.enroll.pki.ca import CertificateAuthority
@@ -30,7 +31,7 @@ from optima_bridge.enroll.pki.possession import (
     proven_by_signature,
     unproven,
 )
-from optima_bridge.enroll.pki.profile import Credential
+from optima_bridge.enroll.pki.profile import Credential, key_common_name
 from optima_bridge.enroll.pki.signing_key import SigningKey
 from optima_bridge.enroll.switch import active
 from optima_bridge.enroll.words import Result
@@ -140,17 +141,24 @@ class Ask(msgspec.Struct, frozen=True):
 
 async def _held(it: Open, present: SlotState | None, enrol: Enrol, about: About) -> bytes | None:
     """The certificate that is active, DER, where another one would only say the same of this key; None: issue one."""
-    wants_another = enrol.replace or enrol.if_fingerprint is not None or about.number != 0
+    wants_another = enrol.replace or enrol.if_fingerprint is not None
     if wants_another or present is None or it.store.traits.readback is not Readback.BYTES:
         return None
     der = await it.store.read(present.slot)
     if certified_identifier(der) != identifier_bytes(about.identifier):
+        return None
+    if about.number and key_common_name(about.number) not in _common_names(der):
         return None
     try:
         enrol.check(der, it.store.traits, it.identity, await device_key(it.store))
     except CertificateError:
         return None  # expired, revoked, or of another CA
     return der
+
+
+def _common_names(der: bytes) -> set[str | bytes]:
+    subject = x509.load_der_x509_certificate(der).subject
+    return {name.value for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
 
 
 async def _issued(

@@ -143,9 +143,11 @@ async def test_the_ca_of_the_store_issues_for_the_key_that_is_put_in(store: Stor
     assert ROM in held.subject.rfc4514_string()
     issued = store.authority.counts().issued
 
-    for words in ((), ("--dry-run",)):  # the same key again
+    for words in ((), ("--dry-run",), ("--number", "1")):  # the same key again
         status, out, err = await store.enroll(*words)
         assert (status, out.splitlines()[-1][:23]) == (0, "not changed: active is "), err
+    status, out, err = await store.enroll("--number", "2")
+    assert (status, "error E-ENROLL-OCCUPIED: " in err) == (5, True), err
     store.simulator.key_in(OTHER_ROM)
     await until(lambda: len(store.daemon.committed("till-3/key")) >= 2)
     status, out, err = await store.enroll()

@@ -105,6 +105,11 @@ def check_names(organization: str, store: str) -> None:
             raise UsageError(f"the {name} must be printable and fit into {MAX_NAME_CHARACTERS} characters: {longest!r}")
 
 
+def key_common_name(number: int) -> str:
+    """The common name in a supervisor key's certificate."""
+    return f"supervisor key {number}"
+
+
 def ca_common_name(store: str) -> str:
     """The common name of a store's CA, the longest text that the store's name stands in."""
     return f"Store {store} credential CA"
@@ -147,7 +152,7 @@ def subject(credential: Credential) -> x509.Name:
     return name(
         credential.organization,
         f"Store {credential.store}",
-        f"supervisor key {credential.number}",
+        key_common_name(credential.number),
         credential.identifier.hex().upper(),
     )
 
