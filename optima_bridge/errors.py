@@ -387,7 +387,9 @@ class SlotOccupied(EnrollRefused):
 
     code = "E-ENROLL-OCCUPIED"
     default_cause = "the device was enrolled before"
-    default_next_step = "see what is there: bridge credentials list; to put another in its place: bridge enroll … --replace"
+    default_next_step = (
+        "see what is there: bridge credentials list; to put another in its place: bridge enroll … --replace"
+    )
 
 
 class FingerprintMismatch(EnrollRefused):

@@ -65,7 +65,9 @@ def list_(settings: Settings, /, **filters: str | None) -> None:
 @click.option("--head", metavar="N:HASH", help="The log must have this record; somebody kept its hash.")
 @click.pass_obj
 def verify(settings: Settings, file: Path | None, head: str | None) -> None:
-    """Check the daemon's log, or FILE without the daemon; exit status 10 where it was changed.
+    """Check the daemon's log, or FILE without the daemon.
+
+    Exit status 10 where it was changed.
 
     \b
       bridge audit verify

@@ -27,7 +27,7 @@ def config() -> None:
 @FILE
 @JSON
 def check(file: str | None, as_json: bool) -> None:
-    """Name every mistake in FILE, or in the configuration of this PC; exit status 13 if there is one."""
+    """Name every mistake in FILE, or in this PC's configuration. Exit status 13 if there is one."""
     import os
 
     from optima_bridge.config import load
@@ -75,7 +75,7 @@ def show(file: str | None, origin: bool, as_json: bool) -> None:
 
 @config.command()
 def schema() -> None:
-    """Print the JSON schema, for editors; it has the keys of every installed driver."""
+    """Print the JSON schema, for editors. It has the keys of every installed driver."""
     from optima_bridge.config.schema import json_schema
 
     _print_json(json_schema())
@@ -110,7 +110,11 @@ def paths(file: str | None, as_json: bool) -> None:
 @config.command()
 @click.option("--minimal", is_flag=True, help="Only what has to be written.")
 def init(minimal: bool) -> None:
-    """Print a commented example: bridge config init > /etc/optima-bridge/config.toml."""
+    """Print a commented example.
+
+    \b
+      bridge config init > /etc/optima-bridge/config.toml
+    """
     text = _example().read_text(encoding="utf-8")
     click.echo(_without_comments(text) if minimal else text, nl=False)
 

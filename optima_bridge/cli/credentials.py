@@ -37,7 +37,10 @@ def credentials() -> None:
 @click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
 @click.pass_obj
 def list_(settings: Settings, device: str | None, expiring: int | None, state: str | None) -> None:
-    """What each device holds: active, previous (can be gone back to), pending."""
+    """What each device holds: active, previous, pending.
+
+    The previous one is what `bridge enroll --rollback` goes back to.
+    """
     daemon = Daemon(settings)
     if device is not None:
         daemon.get(f"/v1/devices/{device}")  # raises NotFound
@@ -110,7 +113,7 @@ def history(settings: Settings, id_: str) -> None:
 @click.option("--all", "all_", is_flag=True, help="Of every device.")
 @click.pass_context
 def verify(ctx: click.Context, id_: str | None, all_: bool) -> None:
-    """Read back what devices hold and compare it with what was enrolled; changes nothing. 10: one differs."""
+    """Compare what devices hold with what was enrolled. Changes nothing; exit status 10 where one differs."""
     settings = ctx.ensure_object(Settings)
     settings.stream = True
     if all_ == (id_ is not None):

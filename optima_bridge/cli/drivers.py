@@ -77,7 +77,7 @@ def show(settings: Settings, name: str) -> None:
 )
 @click.pass_obj
 def new(settings: Settings, name: str, directory: Path) -> None:
-    """Make a package for a driver of your own: complete, with simulator and tests; nothing is overwritten."""
+    """Make a package for a driver of your own. It is complete, with simulator and tests; nothing is overwritten."""
     if name in registry.installed():
         raise UsageError(
             f"a driver {name!r} is installed already, and two of one name stop the daemon's start",

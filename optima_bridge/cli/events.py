@@ -25,7 +25,7 @@ def events() -> None:
 @click.option("--epoch", type=NUMBER, help="Of which start of the daemon; default: the present one.")
 @click.pass_obj
 def replay(settings: Settings, first: int, last: int, epoch: int | None) -> None:
-    """Publish events again over MQTT, marked as replay; consumers know them by their id."""
+    """Publish events again over MQTT, marked as replay. Consumers know them by their id."""
     if last < first:
         raise click.BadParameter(f"ends before it begins: from {first} to {last}", param_hint="--to")
     request = {"from": first, "to": last} | ({} if epoch is None else {"epoch": epoch})

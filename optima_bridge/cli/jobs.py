@@ -68,7 +68,7 @@ def show(settings: Settings, job: str) -> None:
 @click.argument("job")
 @click.pass_context
 def watch(ctx: click.Context, job: str) -> None:
-    """Show a job from its beginning to its end; the exit status is the job's. Ctrl-C ends only the watching."""
+    """Show a job from its beginning to its end. The exit status is the job's; Ctrl-C ends only the watching."""
     settings = ctx.ensure_object(Settings)
     settings.stream = True
     daemon = Daemon(settings)

@@ -36,10 +36,11 @@ def service() -> None:
 )
 @click.pass_obj
 def udev_(settings: Settings, drivers: tuple[str, ...], install: bool, directory: Path) -> None:
-    """Make udev rules for the USB ids of the installed drivers, or of DRIVERS only.
+    """Make udev rules for USB devices of the installed drivers.
 
-    They give the devices to the service and keep ModemManager and brltty away. An id of a common bridge chip is that of
-    every adapter with this chip: name the drivers of this store where other programs use such adapters.
+    With DRIVERS of those only. They give the devices to the service and keep ModemManager and brltty away. An id of a
+    common bridge chip is that of every adapter with this chip: name the drivers of this store where other programs use
+    such adapters.
     """
     text = udev.rules(_infos(drivers))
     path = directory / udev.FILE_NAME if install else None

@@ -187,6 +187,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert app.main(["help", verb]) == 0
     assert capsys.readouterr().out == by_option
     assert f"Usage: bridge {verb}" in by_option
+    assert "..." not in by_option.partition("Commands:")[2], "the line of a command is cut off"
 
 
 def test_every_error_has_its_exit_code_in_the_list() -> None:
