@@ -312,13 +312,30 @@ def test_a_status_from_before_a_command_is_not_taken_for_its_end(stale_packets: 
     play(scenario)
 
 
-def test_a_command_without_its_result_makes_the_chip_start_anew() -> None:
+@pytest.mark.parametrize("stale_packets", [0, 1, 2, 3])
+def test_a_chip_that_tells_only_failures_is_read_all_the_same(stale_packets: int) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.simulator.chip.faults.only_failures = True
+        assert await bench.after(1) == QUIET
+        bench.simulator.put(A)
+        assert await bench.after(1) == ["inserted"]
+        for _ in range(20):
+            bench.simulator.chip.faults.stale_packets = stale_packets
+            assert await bench.after(0.05) == []
+        bench.simulator.lift()
+        assert [news.split()[0] for news in await bench.after(2)] == ["suspect", "removed"]
+        assert bench.driver.counters["recoveries"] == 0
+
+    play(scenario)
+
+
+def test_a_result_that_is_lost_costs_no_key() -> None:
     async def scenario(bench: Bench) -> None:
         bench.simulator.put(A)
         await bench.after(1)
-        bench.simulator.chip.faults.lost_results = 1
+        bench.simulator.chip.faults.lost_results = 5
         assert await bench.after(2) == []
-        assert bench.driver.counters["recoveries"] == 1
+        assert bench.driver.counters["misses"] == 0
 
     play(scenario)
 

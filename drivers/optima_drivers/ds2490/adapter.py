@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TRANSFER_TIMEOUT_S = 0.2
 IDLE_TIMEOUT_S = 0.5  # a search takes 13 ms for each chip
 IDLE_PAUSE_S = 0.004  # between two looks at a chip that is busy
+SILENT_PACKETS = 5  # without a result, of a chip at rest: it tells only what went wrong, and nothing did
 
 
 class Adapter:
@@ -44,7 +45,7 @@ class Adapter:
         for endpoint in (codec.IN_ENDPOINT, codec.OUT_ENDPOINT, codec.STATUS_ENDPOINT):
             await self._link.clear_halt(endpoint)
         await self._control(codec.RESET_DEVICE)
-        await self._done(with_result=False)
+        await self._done(idle_packets=1)
 
     async def poll(self) -> tuple[bool, frozenset[Rom]]:
         """Whether the line is shorted, and all chips on it, those in the adapter too.
@@ -81,21 +82,26 @@ class Adapter:
         self._counters["frames_good"] += 1
         return roms
 
-    async def _done(self, *, with_result: bool = True) -> Status:
+    async def _done(self, idle_packets: int = SILENT_PACKETS) -> Status:
         """Wait until the chip has done what it was told: it is idle, and its result has come, in this packet or before.
 
-        Without waiting for the result, a packet from before the command would be taken for one from after it.
-        Raises LinkTimeout: it does not come to an end.
+        Without waiting for the result, a packet from before the command would be taken for one from after it. A result in
+        any case is what NTF asks for; where `idle_packets` in a row bring none, it is success.
+
+        Raises:
+            LinkTimeout: it does not come to an end.
         """
         results: tuple[int, ...] = ()
+        at_rest = 0
         deadline_ns = self._link.clock_ns() + round(IDLE_TIMEOUT_S * 1e9)
         while self._link.clock_ns() < deadline_ns:
             packet = await self._link.read(codec.STATUS_ENDPOINT, codec.MAX_STATUS_SIZE_BYTES, TRANSFER_TIMEOUT_S)
             status = Status.from_packet(packet)
             results += status.results
             self._counters["arrivals"] += status.arrivals
-            if status.is_idle and (results or not with_result):
-                return msgspec.structs.replace(status, results=results)
+            at_rest = at_rest + 1 if status.is_idle else 0
+            if (at_rest and results) or at_rest >= idle_packets:
+                return msgspec.structs.replace(status, results=results or (0,))
             await asyncio.sleep(IDLE_PAUSE_S)
         raise LinkTimeout(f"{self._link.name}: the chip does not come to rest", port=self._link.name)
 

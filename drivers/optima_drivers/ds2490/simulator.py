@@ -73,6 +73,7 @@ class Faults:
         never_idle: so do all, until the chip is reset.
         stale_packets: status packets that tell of rest and of nothing else, as from before the last command.
         lost_results: results that are not told.
+        only_failures: of results only what went wrong is told, whatever a command asks for.
         status: what every status packet is instead.
     """
 
@@ -80,6 +81,7 @@ class Faults:
     never_idle: bool = False
     stale_packets: int = 0
     lost_results: int = 0
+    only_failures: bool = False
     status: bytes | None = None
 
 
@@ -183,7 +185,7 @@ class Ds2490Chip:
                 self._in += bytes(map(self._byte, block))
         if self.faults.lost_results:
             self.faults.lost_results -= 1
-        elif result or word & _ALWAYS_RESULT:
+        elif result or (word & _ALWAYS_RESULT and not self.faults.only_failures):
             self._results.append(result)
 
     def _reset_line(self) -> int:
