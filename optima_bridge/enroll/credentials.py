@@ -60,8 +60,8 @@ class Credentials:
             shown = [(held.active, "active")] if held.active and held.active.sha256 else []
             if last is not None and last.state is not JobState.CLOSED:
                 shown.append((described(last.new_sha256, last.new_der), "pending"))
-            elif settled is not None and settled.old_sha256 and not settled.erase_old:
-                shown.append((await self._certificate(settled.old_sha256), "previous"))
+            elif held.active and (before := await self._before(held, held.active.sha256)):
+                shown.append((await self._certificate(before), "previous"))
             found += [_credential(it, held.device, state, revoked, enrolled) for it, state in shown]
         return found
 
@@ -130,6 +130,12 @@ class Credentials:
         authority: CertificateAuthority = await asyncio.to_thread(self._trust.authority)
         changed = await on_disk(authority.revoke, int(certificate.serial, 16), now)
         return certificate, changed
+
+    async def _before(self, held: Held, sha256: str) -> str:
+        """What `bridge enroll --rollback` would go back to; empty: nothing."""
+        journal, identity = self._enrollments.journal, held.identity
+        job = await on_disk(journal.brought, identity.model, identity.serial, sha256)
+        return job.old_sha256 if job and not job.erase_old else ""
 
     async def _certificate(self, sha256: str) -> Certificate:
         return described(sha256, await on_disk(self._enrollments.journal.certificate, sha256))

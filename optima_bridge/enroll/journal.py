@@ -160,6 +160,13 @@ class HostJournal:
         """All jobs, the newest first."""
         return list(self._select("ORDER BY begun_ns DESC, rowid DESC"))
 
+    def brought(self, model: str, serial: str, sha256: str) -> Job | None:
+        """The last job that made this certificate the active one of a device; what it replaced can be gone back to."""
+        for job in self._select("WHERE new_sha256 = ? ORDER BY begun_ns DESC, rowid DESC", sha256):
+            if (job.model, job.serial) == (model, serial) and job.outcome not in (None, Outcome.ROLLED_BACK):
+                return job
+        return None
+
     def certificate(self, sha256: str) -> bytes | None:
         """The DER of this fingerprint, where some job knew it."""
         for job in self._select("WHERE new_sha256 = ? OR old_sha256 = ?", sha256, sha256):

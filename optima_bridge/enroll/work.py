@@ -187,12 +187,10 @@ class GoBack(msgspec.Struct, frozen=True):
         await it.store.connect()
         present = active(await it.store.inspect())
         now = present.sha256 if present else ""
-        for job in await on_disk(it.journal.jobs):
-            if (job.model, job.serial, job.new_sha256) == (it.identity.model, it.identity.serial, now):
-                before = await on_disk(it.journal.certificate, job.old_sha256) if job.old_sha256 else None
-                if before is not None:
-                    return await self.enrol(before).do(it)
-                break
+        job = await on_disk(it.journal.brought, it.identity.model, it.identity.serial, now)
+        before = await on_disk(it.journal.certificate, job.old_sha256) if job and job.old_sha256 else None
+        if before is not None:
+            return await self.enrol(before).do(it)
         raise EnrollRefused(
             f"there is no certificate to go back to on {it.identity.serial}",
             cause="none was active before, or it was not enrolled by this PC",

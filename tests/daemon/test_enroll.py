@@ -280,6 +280,10 @@ async def test_a_killed_daemon_settles_its_job_at_the_next_start_and_says_which_
     status, _, err = await store.bridge("jobs", "watch", job["id"])
     assert status == (0 if behind else 10), err
 
+    listed = (await store.daemon.ask("/v1/credentials"))["credentials"]
+    states = [(it["state"], it["id"]) for it in listed]
+    assert states == [("active", active), *([("previous", fingerprint(der(old)))] if behind else [])]
+
     status, _out, err = await store.enroll("--resume", job["id"])
     assert (status, store.simulator.credential()) == (0, der(new)), err
 

@@ -323,7 +323,7 @@ def test_a_chip_that_tells_only_failures_is_read_all_the_same(stale_packets: int
             bench.simulator.chip.faults.stale_packets = stale_packets
             assert await bench.after(0.05) == []
         bench.simulator.lift()
-        assert [news.split()[0] for news in await bench.after(2)] == ["suspect", "removed"]
+        assert [str(news).split()[0] for news in await bench.after(2)] == ["suspect", "removed"]
         assert bench.driver.counters["recoveries"] == 0
 
     play(scenario)
