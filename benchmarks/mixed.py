@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import aiomqtt
 
+from benchmarks.pace import pace
 from optima_bridge.link import Line
 from optima_bridge.link.ptys import PtyServer
 from optima_drivers.contacts.simulator import SwitchSimulator
@@ -258,6 +259,7 @@ def main(words: list[str]) -> None:
     if words[:1] == ["--disturb"]:
         asyncio.run(disturb(*words[1:]))
         return
+    print(pace(), flush=True)
     for word in words or ["idle", "isolation"]:
         if word == "idle":
             for kinds, goal in ((SIXTEEN, 1), (SIXTEEN * 4, 3)):
@@ -266,6 +268,7 @@ def main(words: list[str]) -> None:
             isolation()
         else:
             print(f"16 × {word} idle: {idle([word] * 16):.2f} %", flush=True)
+    print(pace())
 
 
 if __name__ == "__main__":
