@@ -48,17 +48,16 @@ class Daemon:
         Raises:
             as get() does; DaemonUnavailable where the stream breaks off.
         """
-        for record in self.stream(path, until):
+        for record in self.stream(path, until, ends=False):
             if record.get("type") == "result":
                 raise restored(record["error"])
             yield record
-        if until is None or time.monotonic() < until:
-            raise _broken_off()
 
-    def stream(self, path: str, until: float | None = None) -> Iterator[Document]:
+    def stream(self, path: str, until: float | None = None, *, ends: bool = True) -> Iterator[Document]:
         """Records, to the end of the response or of the time; raises as live() does.
 
-        A daemon that is killed between two records looks like the end of the response: the last record has to say what it is.
+        Args:
+            ends: whether a good response has an end. A daemon that is killed between two records looks like one.
         """
         connection = self._connect()
         sock = connection.sock
@@ -71,8 +70,10 @@ class Daemon:
             sock.settimeout(left_s)
             try:
                 line = response.readline(MAX_LINE_BYTES)
-                if not line:
+                if not line and ends:
                     return
+                if not line:
+                    raise _broken_off()
                 record = json.loads(line)
             except TimeoutError:
                 return
