@@ -13,6 +13,7 @@ from pathlib import Path
 
 import serial
 
+from optima_bridge.beat import shared_timers
 from optima_bridge.errors import LinkBusy, LinkError, LinkLost, LinkTimeout
 from optima_bridge.link.base import SerialFormat, why_not_opened
 from optima_bridge.link.lines import PortLines, Sample
@@ -28,6 +29,7 @@ class SerialLink:
 
     def __init__(self, port: serial.Serial) -> None:
         self._port = port
+        self.name = str(port.port)
         self._fd: int = port.fileno()
         self._lines = PortLines(self._fd)
         self._buffer = bytearray()
@@ -35,6 +37,7 @@ class SerialLink:
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
         self._loop = asyncio.get_running_loop()
+        self._timers = shared_timers()
         os.set_blocking(self._fd, False)
         self._loop.add_reader(self._fd, self._readable)
 
@@ -61,10 +64,6 @@ class SerialLink:
             raise _explain(path, error) from error
         return cls(port)
 
-    @property
-    def name(self) -> str:
-        return str(self._port.port)
-
     def clock_ns(self) -> int:
         return time.monotonic_ns()
 
@@ -73,13 +72,13 @@ class SerialLink:
             if self._error:
                 raise self._error
             waiter = self._waiter = self._loop.create_future()
-            timer = None if timeout_s is None else self._loop.call_later(timeout_s, _wake, waiter)
+            due_ms = None if timeout_s is None else self._timers.add(waiter, timeout_s)
             try:
                 await waiter
             finally:
                 self._waiter = None
-                if timer:
-                    timer.cancel()
+                if due_ms is not None:
+                    self._timers.drop(waiter, due_ms)
             if not self._buffer:
                 if self._error:
                     raise self._error
@@ -90,7 +89,8 @@ class SerialLink:
         else:
             chunk = bytes(self._buffer[:MAX_READ_BYTES])
             del self._buffer[:MAX_READ_BYTES]
-        self._resume()
+        if self._paused:
+            self._resume()
         return chunk
 
     async def write(self, data: bytes) -> None:
@@ -120,7 +120,8 @@ class SerialLink:
             pass  # that was all
         except OSError as error:
             raise self._lose(error) from error
-        self._resume()
+        if self._paused:
+            self._resume()
         return dropped
 
     async def send_break(self) -> None:
@@ -192,7 +193,7 @@ class SerialLink:
         self._wake()
 
     def _resume(self) -> None:
-        if self._paused and len(self._buffer) < MAX_BUFFER_BYTES // 2 and not self._error:
+        if len(self._buffer) < MAX_BUFFER_BYTES // 2 and not self._error:
             self._paused = False
             self._loop.add_reader(self._fd, self._readable)
 
@@ -232,14 +233,14 @@ class SerialLink:
             _wake(self._waiter)
 
 
-def _is_pty(fd: int) -> bool:
-    """Whether this is a simulated port: a pty keeps TIOCEXCL while its other end is open, beyond our death."""
-    return os.major(os.fstat(fd).st_rdev) in range(136, 144)  # Linux: Unix98 pty slaves (devices.txt)
-
-
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _is_pty(fd: int) -> bool:
+    """Whether this is a simulated port: a pty keeps TIOCEXCL while its other end is open, beyond our death."""
+    return os.major(os.fstat(fd).st_rdev) in range(136, 144)  # Linux: Unix98 pty slaves (devices.txt)
 
 
 def _explain(path: str, error: Exception) -> LinkError:

@@ -126,13 +126,10 @@ class _Tapped:
     def __init__(self, link: ByteLink, wire: Wire) -> None:
         self._link = link
         self._wire = wire
-
-    @property
-    def name(self) -> str:
-        return self._link.name
-
-    def clock_ns(self) -> int:
-        return self._link.clock_ns()
+        self.name = link.name
+        self.clock_ns = link.clock_ns
+        self.discard_input = link.discard_input
+        self.send_break = link.send_break
 
     async def read(self, timeout_s: float | None = None) -> bytes:
         data = await self._link.read(timeout_s)
@@ -142,12 +139,6 @@ class _Tapped:
     async def write(self, data: bytes) -> None:
         self._wire.passed("out", data)  # first, for the answer may be here before this returns
         await self._link.write(data)
-
-    def discard_input(self) -> int:
-        return self._link.discard_input()
-
-    async def send_break(self) -> None:
-        await self._link.send_break()
 
     def close(self) -> None:
         self._link.close()

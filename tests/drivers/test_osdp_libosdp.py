@@ -170,7 +170,7 @@ async def test_a_refused_command_fails_alone(tmp_path: Path) -> None:
         await panel.polled()
         peripheral = panel.driver._readers[0]
         for command in (b"\xa1\x01", b"\x65", b"\x69\x00"):  # unknown to it, no answer for it, too short
-            async with panel.driver._line.turn():
+            async with panel.driver._line.turn:
                 with pytest.raises(Refused, match="NAK"):
                     await peripheral.ask(command)
         await reader.card("ff", 8)

@@ -8,13 +8,14 @@ The bytes are in `codec` and `messages`, the secure channel in `secure` and `pan
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from optima_bridge.beat import AT_REST, next_beat_ns
+from optima_bridge.beat import AT_REST, next_beat_ns, pause
 from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.errors import BridgeError, DeviceError, FrameError, LinkTimeout, ProtocolError, SlotError
 from optima_bridge.link import ByteLink, SerialFormat
@@ -177,7 +178,7 @@ class OsdpDriver:
                 if self._line.clock_ns() > until_ns:
                     raise self._failures[self._readers[0].address]
                 self._failures.clear()
-                await self._line.rest(START_PAUSE_S)
+                await asyncio.sleep(START_PAUSE_S)
         self._heard_ns = self._line.clock_ns()
         return self._readers[0].identity
 
@@ -203,8 +204,7 @@ class OsdpDriver:
                 raise self._failures[self._readers[0].address]
             is_at_rest = now_ns - self._lively_ns > LIVELY_NS
             due_ns = next_beat_ns(now_ns, self._settings.poll_interval_ms * (AT_REST if is_at_rest else 1))
-            while (left_ns := due_ns - self._line.clock_ns()) > 0:
-                await self._line.rest(left_ns / NS_PER_S)
+            await pause((due_ns - self._line.clock_ns()) / NS_PER_S)  # an unplugged line shows at the next poll
 
     async def _visit(self, reader: Peripheral) -> list[News]:
         """One reader's turn: what it says, or that it has gone."""
@@ -244,14 +244,14 @@ class OsdpDriver:
                 return
 
     async def _greet(self, reader: Peripheral, tries: int) -> None:
-        async with self._line.turn():
+        async with self._line.turn:
             if not reader.online:
                 self._counters["greetings"] += 1
                 await reader.greet(tries)
 
     async def _ask(self, reader: Peripheral, body: bytes, found: list[News]) -> bool:
         """Ask one thing; returns whether there was anything to tell."""
-        async with self._line.turn():
+        async with self._line.turn:
             try:
                 reply = await reader.ask(body)
             except (Refused, FrameError):
@@ -273,7 +273,7 @@ class OsdpDriver:
                     commands.append(messages.buzzer(head, FEEDBACK_MS))
         for command in commands:
             try:
-                async with self._line.turn():
+                async with self._line.turn:
                     await reader.ask(command)
             except (LinkTimeout, ProtocolError, DeviceError):
                 self._counters["refused"] += 1

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 from optima_bridge.errors import LinkTimeout
 from optima_bridge.link import ByteLink
@@ -28,6 +27,9 @@ class Line:
 
     Args:
         counters: gets ``frames_good``, ``frames_bad_…``, ``frames_ignored``, ``timeouts``, ``resent``, ``busy``, ``late_bytes``.
+
+    Attributes:
+        turn: who holds it has the line for oneself.
     """
 
     def __init__(self, link: ByteLink, baud: int, counters: Counter[str]) -> None:
@@ -35,32 +37,12 @@ class Line:
         self._link = link
         self._byte_s = BITS_PER_BYTE / baud
         self._counters = counters
-        self._turn = asyncio.Lock()
-        self._resting: asyncio.Timeout | None = None
+        self.turn = asyncio.Lock()
         self._taken_until_ns = 0  # a peripheral may answer until then, though nobody waits for it any more
 
     def clock_ns(self) -> int:
         """The link's."""
         return self._link.clock_ns()
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Have the line for oneself; ends another task's rest."""
-        if self._resting is not None and not self._resting.expired():
-            self._resting.reschedule(asyncio.get_running_loop().time())
-        async with self._turn:
-            yield
-
-    async def rest(self, pause_s: float) -> None:
-        """Let the line be silent for that long, or until another task takes its turn. Raises LinkLost."""
-        async with self._turn:
-            try:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s) as self._resting:
-                        while True:
-                            self._counters["late_bytes"] += len(await self._link.read())
-            finally:
-                self._resting = None
 
     async def exchange(self, conversation: Conversation, request: bytes, tries: int = TRIES) -> Reply:
         """Say `request` and hear the reply; only in one's turn. What is lost is said again, in the very same bytes.

@@ -53,7 +53,7 @@ class OsdpStore:
         deadline_s = asyncio.get_running_loop().time() + RESTART_PATIENCE_S
         while True:
             try:
-                async with self._line.turn():
+                async with self._line.turn:
                     await self._reader.greet()
             except LinkTimeout:
                 if asyncio.get_running_loop().time() > deadline_s:
@@ -105,7 +105,7 @@ class OsdpStore:
         greetings = offset = 0
         finish_by_s = clock_s() + FINISH_PATIENCE_S
         while True:
-            async with self._line.turn():
+            async with self._line.turn:
                 greetings = greetings or await self._begin()
                 interleave = False
                 while not interleave:

@@ -34,6 +34,9 @@ class Signal(Enum):
     ERROR = b"\x00\x00\xff\x01\xff\x7f\x81\x00"
 
 
+_ERROR_BODY = Signal.ERROR.value[5:7]
+
+
 class Message(msgspec.Struct, frozen=True):
     """A command or an answer.
 
@@ -126,7 +129,7 @@ def _decode(body: bytes) -> Frame | FrameError:
     """The frame that carries `body`: from TFI to DCS."""
     if sum(body) & 0xFF:
         return ChecksumError("the checksum over a frame's content does not match")
-    if body == Signal.ERROR.value[5:7]:
+    if body == _ERROR_BODY:
         return Signal.ERROR
     if len(body) < 3:
         return FrameError("a frame without a command code", kind="length")
