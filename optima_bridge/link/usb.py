@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 import usb.backend
@@ -190,6 +191,10 @@ def _explain(name: str, device: usb.core.Device, error: usb.core.USBError) -> Li
         case errno.EBUSY:
             return _busy(name, device)
         case errno.ENODEV | errno.ENXIO | errno.ESHUTDOWN | errno.ENOENT | errno.EIO | errno.EPROTO:
+            return LinkLost(f"{name} went away ({error.strerror})", port=name)
+        case _ if not Path(
+            usbfind.node(device)
+        ).exists():  # libusb's words in mid-removal: "Other error", and no number
             return LinkLost(f"{name} went away ({error.strerror})", port=name)
         case _:
             return LinkError(f"{name}: {error.strerror}", port=name)

@@ -298,15 +298,31 @@ class BrokenBus(UsbBus):
         raise usb.core.USBError("Insufficient memory", -11, 12)
 
 
-async def test_what_libusb_cannot_do_is_an_error_of_ours(
-    bus: UsbBus, plug: Plug, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_bus_that_cannot_be_listed_is_an_error_of_ours() -> None:
     with pytest.raises(LinkError, match="cannot be listed"):
         await UsbLink.open(PORT, BrokenBus())
+
+
+@pytest.mark.parametrize(("plugged_in", "expected"), [(True, LinkError), (False, LinkLost)])
+async def test_an_unknown_error_of_libusb_is_a_loss_once_the_device_has_no_node(
+    bus: UsbBus,
+    plug: Plug,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    plugged_in: bool,
+    expected: type[LinkError],
+) -> None:
+    node = tmp_path / "node"
+    if plugged_in:
+        node.touch()
+    monkeypatch.setattr(usbfind, "node", lambda _: str(node))
+    monkeypatch.setattr(
+        bus, "clear_halt", lambda *_: (_ for _ in ()).throw(usb.core.USBError("Other error", -99, None))
+    )
     async with opened(bus) as link:
-        monkeypatch.setattr(bus, "clear_halt", lambda *_: (_ for _ in ()).throw(usb.core.USBError("Overflow", -8, 75)))
-        with pytest.raises(LinkError, match="Overflow"):
+        with pytest.raises(LinkError, match="Other error") as caught:
             await link.clear_halt(IN)
+    assert caught.type is expected
 
 
 async def test_without_libusb_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
