@@ -7,6 +7,7 @@ usb:04fa:2490#A50285BI   the one with this serial number
 
 from __future__ import annotations
 
+import errno
 import re
 
 import msgspec
@@ -96,12 +97,18 @@ def place(device: usb.core.Device) -> str:
 
 
 def _serial(device: usb.core.Device, wanted: UsbPort) -> str:
-    if not wanted.serial:
+    """Its serial number where it matters; empty: it has none, or is being pulled out."""
+    if not wanted.serial or not device.iSerialNumber:
         return ""
     try:
-        return device.serial_number or ""
-    except (usb.core.USBError, ValueError) as error:  # ValueError: pyusb was not even given the languages
-        raise denied(str(wanted), device) from error
+        languages = usb.util.get_langids(device)  # device.serial_number would hide why there are none
+        return usb.util.get_string(device, device.iSerialNumber, languages[0]) if languages else ""
+    except usb.core.USBError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise denied(str(wanted), device) from error
+        return ""
+    except ValueError:  # bytes that are no text
+        return ""
     finally:
         usb.util.dispose_resources(device)
 

@@ -50,7 +50,7 @@ class Plug:
     Attributes:
         device: what is plugged in.
         bus, address, ports: where.
-        serial: its serial number, empty: it has none.
+        serial: its serial number, empty: it has none; with a lone surrogate its bytes are no text.
         kernel_driver: whether the kernel has a driver for it.
         denied: this user may not open it.
         taken: another program has its interface.
@@ -197,10 +197,9 @@ class UsbBus(usb.backend.IBackend):  # type: ignore[misc]  # pyusb has no types
         timeout: int,
     ) -> int:
         plug = dev_handle.plug
-        if (bmRequestType, bRequest) == (DEVICE_IN, GET_DESCRIPTOR):
-            _check(plug)
-            return _fill(data, _string(plug.serial, wValue))
         self._transfer(plug, f"control {bRequest:02x} {wValue:04x} {wIndex:04x}", timeout)
+        if (bmRequestType, bRequest) == (DEVICE_IN, GET_DESCRIPTOR):
+            return _fill(data, _string(plug.serial, wValue))
         if not plug.device.control(bRequest, wValue, wIndex):
             raise _error(errno.EPIPE, "Pipe error")
         return 0
@@ -267,5 +266,5 @@ def _fill(buffer: array[int], data: bytes) -> int:
 
 def _string(text: str, value: int) -> bytes:
     """A string descriptor (USB 2.0, 9.6.7); index 0 is the list of languages."""
-    body = text.encode("utf-16-le") if value & 0xFF else US_ENGLISH.to_bytes(2, "little")
+    body = text.encode("utf-16-le", "surrogatepass") if value & 0xFF else US_ENGLISH.to_bytes(2, "little")
     return bytes([2 + len(body), STRING]) + body

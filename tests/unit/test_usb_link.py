@@ -169,6 +169,25 @@ async def test_a_device_that_is_not_plugged_in_is_not_found(bus: UsbBus, plug: P
     assert "claim" not in plug.log
 
 
+@pytest.mark.parametrize("transfers", [0, 1])
+async def test_a_device_that_is_pulled_out_while_its_serial_number_is_read_is_not_found(
+    bus: UsbBus, transfers: int
+) -> None:
+    bus.plug(Echo(), "1-2", serial="A1").unplug_after = transfers
+    with pytest.raises(LinkNotFound, match="is not plugged in"):
+        await UsbLink.open(f"{PORT}#A1", bus)
+
+
+@pytest.mark.parametrize(("serial", "refused"), [("A1", 1), ("\ud800", 0)])
+async def test_a_device_that_cannot_tell_its_serial_number_is_not_the_one_that_is_meant(
+    bus: UsbBus, serial: str, refused: int
+) -> None:
+    bus.plug(Echo(), "1-1", serial=serial).refused = refused
+    wanted = bus.plug(Echo(), "1-2", serial="A1")
+    async with opened(bus, f"{PORT}#A1"):
+        assert not wanted.bound
+
+
 @pytest.mark.parametrize("port", [PORT, f"{PORT}#A1"])
 async def test_a_device_that_may_not_be_opened_is_an_error_with_the_udev_rule(bus: UsbBus, port: str) -> None:
     bus.plug(Echo(), "1-2", serial="A1").denied = True
