@@ -4,7 +4,7 @@ Two kinds of readers need two machines. `PolledPresence` is for readers that are
 which tokens answer. `RepeatedPresence` is for readers that only talk (125 kHz): frames repeat while a token is held, and
 silence is the only sign of its removal.
 
-Actions: ``inserted`` (granted), ``suspect`` (first miss: stop trusting it), ``restored`` (suspicion was wrong),
+Actions: ``inserted`` (granted), ``suspect`` (first miss, or a poll that failed: stop trusting it), ``restored`` (suspicion was wrong),
 ``removed`` (decided), ``ambiguous`` (several tokens: none counts).
 """
 
@@ -51,6 +51,7 @@ class PolledPresence:
         self._misses_to_remove = misses_to_remove
         self.held: str | None = None
         self.ambiguous = False
+        self._suspect = False
         self._misses = 0
         self._last_seen_ns = 0
         self._candidate: str | None = None
@@ -59,7 +60,7 @@ class PolledPresence:
     @property
     def settled(self) -> bool:
         """Nothing is pending: no candidate, no suspicion. A driver may poll slowly."""
-        return self._candidate is None and self._misses == 0
+        return self._candidate is None and not self._suspect
 
     def poll(self, identifiers: frozenset[str], now_ns: int) -> list[Change]:
         """Take the result of one complete poll; returns what was decided, in order."""
@@ -73,8 +74,8 @@ class PolledPresence:
         if seen is not None and seen == self.held:
             self._candidate, self._reads = None, 0
             self._last_seen_ns = now_ns
-            if self._misses:
-                self._misses = 0
+            if self._suspect:
+                self._hold(seen)
                 changes.append(Change("restored", seen, now_ns, now_ns, PRESENT))
             return changes
         if self.held is not None:
@@ -83,14 +84,29 @@ class PolledPresence:
         granted = seen is not None and self._reads >= self._reads_to_grant
         if self.held is not None and (granted or self._misses >= self._misses_to_remove):
             changes.append(Change("removed", self.held, now_ns, self._last_seen_ns, ABSENT))
-            self.held, self._misses = None, 0
-        elif self.held is not None and self._misses == 1:
-            changes.append(Change("suspect", self.held, now_ns, self._last_seen_ns, SUSPECT))
+            self._hold(None)
+        else:
+            changes += self._doubt(now_ns)
         if granted:
-            self.held, self._misses, self._last_seen_ns = seen, 0, now_ns
+            self._hold(seen)
+            self._last_seen_ns = now_ns
             self._candidate, self._reads, self.ambiguous = None, 0, False
             changes.append(Change("inserted", seen, now_ns, now_ns, PRESENT))
         return changes
+
+    def failed(self, now_ns: int) -> list[Change]:
+        """A poll came to no result: what is held is not trusted until the next one, nor does it count as missed."""
+        self._consider(None)
+        return self._doubt(now_ns)
+
+    def _doubt(self, now_ns: int) -> list[Change]:
+        if self.held is None or self._suspect:
+            return []
+        self._suspect = True
+        return [Change("suspect", self.held, now_ns, self._last_seen_ns, SUSPECT)]
+
+    def _hold(self, identifier: str | None) -> None:
+        self.held, self._suspect, self._misses = identifier, False, 0
 
     def _consider(self, seen: str | None) -> None:
         if seen is None:
@@ -108,7 +124,8 @@ class PolledPresence:
         if self.held is not None:
             last_seen_ns = now_ns if self.held in identifiers else self._last_seen_ns
             changes.append(Change("removed", self.held, now_ns, last_seen_ns, ABSENT))
-        self.held, self._misses, self.ambiguous = None, 0, True
+        self._hold(None)
+        self.ambiguous = True
         changes.append(Change("ambiguous", None, now_ns, now_ns, AMBIGUOUS))
         return changes
 

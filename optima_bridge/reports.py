@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import Field
 
 from optima_bridge.beat import AT_REST, next_beat_ns
 from optima_bridge.driver import DriverSettings
 from optima_bridge.model import Data, Event, Observation, Subject
-from optima_bridge.presence import ABSENT, PolledPresence
+from optima_bridge.presence import ABSENT, Change, PolledPresence
 
 READS_TO_GRANT = 2
 PENDING_INTERVAL_MS = 20  # from poll to poll while a candidate or a suspicion waits for the next one
@@ -63,9 +63,16 @@ class TokenReports:
         if not self._known and not tokens:
             yield Observation(self._subject, ABSENT)
         self._known = self._known or bool(changes) or not tokens
+        yield from self._events(changes, len(tokens))
+
+    def failed(self, now_ns: int) -> Iterator[News]:
+        """A poll came to no result, and the reader has to be recovered first: a held token is ``suspect`` at once."""
+        yield from self._events(self._presence.failed(now_ns), 0)
+
+    def _events(self, changes: Iterable[Change], tokens: int) -> Iterator[Event]:
         for change in changes:
             identifier: str | None = None
-            data: Data = {f"{self._subject}s": len(tokens)}
+            data: Data = {f"{self._subject}s": tokens}
             if change.identifier is not None:
                 identifier, data = self._describe(change.identifier)
                 if change.last_seen_ns != change.at_ns:

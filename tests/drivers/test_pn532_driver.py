@@ -219,7 +219,7 @@ def test_an_answer_that_never_comes_right_is_given_up_and_the_chip_set_up_anew()
         bench.simulator.put(NTAG)
         await bench.after(1)
         bench.simulator.faults.bad_checksums = 3
-        assert await bench.after(2) == []
+        assert await bench.after(2) == ["suspect", "restored"]
         assert bench.driver.counters["frames_bad_checksum"] == 3
         assert bench.driver.counters["recoveries"] == 1
 
@@ -232,10 +232,36 @@ def test_a_lost_answer_is_survived_by_setting_the_chip_up_anew(lost_answers: int
         bench.simulator.put(NTAG)
         await bench.after(1)
         bench.simulator.faults.lost_answers = lost_answers
-        assert await bench.after(2) == []
+        assert await bench.after(2) == (["suspect", "restored"] if lost_answers == 1 else ["suspect"])
         assert (bench.failure is None) == (lost_answers == 1)
 
     play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("cards", "said"), [([], []), ([NTAG], ["suspect", "restored"]), ([NTAG, CLASSIC], [])], ids=["none", "one", "two"]
+)
+def test_a_poll_that_fails_is_no_poll_without_the_card(cards: list[Card], said: list[str]) -> None:
+    async def scenario(bench: Bench) -> None:
+        for card in cards:
+            bench.simulator.put(card)
+        await bench.after(1)
+        bench.simulator.faults.lost_answers = 1
+        assert await bench.after(2) == said
+        assert (bench.driver.counters["recoveries"], bench.driver.counters["misses"]) == (1, 0)
+
+    play(scenario, misses_to_remove=1)
+
+
+def test_a_first_poll_that_fails_says_nothing_before_the_chip_is_set_up_anew() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.simulator.put(NTAG)
+        await bench.start()
+        bench.simulator.faults.lost_answers = 1
+        assert await bench.after(2) == ["inserted"]
+        assert bench.driver.counters["recoveries"] == 1
+
+    play(scenario, started=False)
 
 
 @pytest.mark.parametrize("late_answers", range(1, 6))
@@ -274,7 +300,7 @@ def test_a_chip_whose_power_failed_is_woken_and_set_up_anew() -> None:
         bench.simulator.put(NTAG)
         await bench.after(1)
         bench.simulator.power_cycle()
-        assert await bench.after(2) == []
+        assert await bench.after(2) == ["suspect", "restored"]
         assert bench.simulator.settings.retries == 1
         assert bench.driver.counters["recoveries"] == 1
 
@@ -380,12 +406,14 @@ def test_a_chip_that_does_not_take_a_command_is_refused() -> None:
     play(scenario, started=False)
 
 
-def test_a_chip_that_falls_silent_ends_the_events() -> None:
+def test_a_card_is_trusted_no_more_when_the_chip_falls_silent_which_ends_the_events() -> None:
     async def scenario(bench: Bench) -> None:
         bench.simulator.put(NTAG)
         await bench.after(1)
         bench.simulator.faults.dead = True
-        assert await bench.after(5) == []
+        assert await bench.after(0.45) == ["suspect"]
+        assert bench.failure is None
+        assert await bench.after(0.35) == []
         assert isinstance(bench.failure, LinkTimeout)
 
     play(scenario)

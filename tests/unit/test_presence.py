@@ -96,6 +96,24 @@ def _check_polled(
             )
 
 
+@pytest.mark.parametrize(("reads", "misses"), [(2, 3), (1, 1), (3, 2)])
+def test_a_failed_poll_takes_trust_away_and_nothing_else(reads: int, misses: int) -> None:
+    for polls in product((NONE, ONLY_A, ONLY_B, BOTH, None), repeat=6):
+        presence, consumer = PolledPresence(reads, misses), Consumer()
+        for number, poll in enumerate(polls):
+            before = (presence.held, presence.ambiguous)
+            changes = presence.failed(number) if poll is None else presence.poll(poll, number)
+            consumer.take(changes)
+            if poll is None:
+                assert (presence.held, presence.ambiguous) == before
+                assert consumer.state == (AMBIGUOUS if presence.ambiguous else SUSPECT if presence.held else ABSENT)
+            if any(change.action == "inserted" for change in changes):
+                assert set(polls[number + 1 - reads : number + 1]) == {poll}
+            if any(change.action == "removed" for change in changes) and poll == NONE and before[0] is not None:
+                complete = [one for one in polls[: number + 1] if one is not None]
+                assert {consumer.held, before[0]}.isdisjoint(set().union(*complete[-misses:]))
+
+
 def test_two_keys_are_none_until_one_of_them_is_read_twice() -> None:
     presence = PolledPresence()
     polls = [ONLY_A, ONLY_A, BOTH, BOTH, ONLY_B, ONLY_A, ONLY_B, ONLY_B, BOTH, NONE]

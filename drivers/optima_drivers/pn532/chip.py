@@ -44,8 +44,11 @@ class Chip:
         self._counters = counters
         self._numbers = count()
 
-    async def initialise(self) -> Firmware:
+    async def initialise(self, ack_timeouts_s: Sequence[float] = ACK_TIMEOUTS_S) -> Firmware:
         """Wake the chip, make sure that it is one, and set everything that a list depends on.
+
+        Args:
+            ack_timeouts_s: of the first command.
 
         Raises:
             LinkTimeout: nothing answers, or it stops answering.
@@ -53,7 +56,7 @@ class Chip:
             LinkLost: from the link.
         """
         await self._abort()
-        await self._command(Command.SAM_CONFIGURATION, cards.NORMAL_MODE, FIRST_ACK_TIMEOUTS_S, WAKE_UP)
+        await self._command(Command.SAM_CONFIGURATION, cards.NORMAL_MODE, ack_timeouts_s, WAKE_UP)
         await self._test_line()
         firmware = Firmware.from_answer(await self._command(Command.GET_FIRMWARE_VERSION, b""))
         await self._command(Command.SET_PARAMETERS, cards.PARAMETERS)

@@ -21,7 +21,7 @@ from optima_bridge.link import ByteLink, SerialFormat
 from optima_bridge.model import Capability, Data, DeviceIdentity, Event, Maturity, Observation, Subject
 from optima_bridge.reports import PolledSettings, TokenReports
 from optima_drivers.pn532.cards import Card
-from optima_drivers.pn532.chip import Chip
+from optima_drivers.pn532.chip import FIRST_ACK_TIMEOUTS_S, Chip
 
 RANDOM = "random"
 NS_PER_S = 1_000_000_000
@@ -60,7 +60,7 @@ class Pn532Driver:
 
     async def start(self) -> DeviceIdentity:
         """Wake and set up the chip. Raises LinkTimeout: nothing answers; RemoteProtocolError: it is no PN532."""
-        firmware = await self._chip.initialise()
+        firmware = await self._chip.initialise(FIRST_ACK_TIMEOUTS_S)
         return DeviceIdentity(model="PN532", firmware=str(firmware))
 
     async def stop(self) -> None:
@@ -71,20 +71,22 @@ class Pn532Driver:
     async def events(self) -> AsyncGenerator[Event | Observation, None]:
         """Cards that come and go. Ends by LinkLost, or by what a second try at a failed poll raises."""
         while True:
-            tokens = _tokens(await self._poll())
-            for news in self._cards.polled(tokens, self._link.clock_ns()):
+            self._counters["polls"] += 1
+            try:
+                cards = await self._chip.poll()
+            except (LinkTimeout, RemoteProtocolError):
+                for news in self._cards.failed(self._link.clock_ns()):
+                    yield news
+                cards = await self._recovered()
+            for news in self._cards.polled(_tokens(cards), self._link.clock_ns()):
                 yield news
             await self._wait()
 
-    async def _poll(self) -> tuple[Card, ...]:
-        """One poll; from the start where the chip has lost its settings or fell asleep: its power failed for a moment."""
-        self._counters["polls"] += 1
-        try:
-            return await self._chip.poll()
-        except (LinkTimeout, RemoteProtocolError):
-            self._counters["recoveries"] += 1
-            await self._chip.initialise()
-            return await self._chip.poll()
+    async def _recovered(self) -> tuple[Card, ...]:
+        """Another poll, from the start: the chip has lost its settings or fell asleep, for its power failed for a moment."""
+        self._counters["recoveries"] += 1
+        await self._chip.initialise()
+        return await self._chip.poll()
 
     async def _wait(self) -> None:
         """Until the next poll is due; reading meanwhile, so that an unplugged adapter is noticed at once."""
