@@ -41,6 +41,10 @@ class KeyProbe:
         yield from self._short.polled(is_short, now_ns)
         yield from self._keys.polled(frozenset(str(rom) for rom in roms if rom.family not in self._ignored), now_ns)
 
+    def failed(self, now_ns: int) -> Iterator[News]:
+        """A poll came to no result, and the adapter has to be recovered first: a held key is ``suspect`` at once."""
+        yield from self._keys.failed(now_ns)
+
     def next_poll_ns(self, now_ns: int) -> int:
         """When to poll again."""
         return self._keys.next_poll_ns(now_ns)

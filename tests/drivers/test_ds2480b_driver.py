@@ -424,6 +424,8 @@ def test_an_adapter_that_falls_silent_ends_the_events_after_another_try_to_find_
         bench.simulator.put(A)
         await bench.after(1)
         bench.simulator.faults.dead = True
+        assert await bench.keys_after(0.25) == ["suspect"]
+        assert bench.failure is None
         assert await bench.keys_after(2) == []
         assert isinstance(bench.failure, LinkTimeout)
 
@@ -434,13 +436,15 @@ def test_a_short_silence_is_survived_by_finding_the_chip_again() -> None:
     async def scenario(bench: Bench) -> None:
         bench.simulator.put(A)
         await bench.after(1)
+        bench.news.clear()
         bench.simulator.faults.dead = True
         await until(lambda: bench.driver.counters["timeouts"] > 0)
         bench.simulator.faults.dead = False
-        assert await bench.keys_after(2) == []
+        assert [news.state for news in bench.news] == [{"presence": "suspect"}]
+        assert await bench.keys_after(2) == ["restored"]
         assert bench.failure is None
 
-    play(scenario)
+    play(scenario, misses_to_remove=1)
 
 
 def test_bytes_from_before_the_start_grant_nothing() -> None:

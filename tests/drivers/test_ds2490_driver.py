@@ -229,6 +229,43 @@ def test_poor_contact_is_read_again_at_once() -> None:
     play(scenario)
 
 
+def test_a_chip_on_a_line_that_stays_bad_is_still_a_reader() -> None:
+    async def scenario(bench: Bench) -> None:
+        key = bench.simulator.put(A)
+        await bench.after(1)
+        key.damaged_reads = 1_000_000
+        assert await bench.after(60) == ["suspect", "removed"]
+        assert bench.failure is None
+        key.damaged_reads = 0
+        assert await bench.after(1) == ["inserted"]
+
+    play(scenario)
+
+
+def test_a_chip_that_answers_nonsense_only_ends_the_events() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.simulator.put(A)
+        await bench.after(1)
+        bench.simulator.chip.faults.status = bytes(5)
+        assert await bench.after(1) == ["suspect"]
+        assert isinstance(bench.failure, FrameError)
+
+    play(scenario)
+
+
+def test_a_chip_that_refuses_to_drop_a_damaged_answer_is_reset() -> None:
+    async def scenario(bench: Bench) -> None:
+        key = bench.simulator.put(A)
+        await bench.after(1)
+        key.damaged_reads = 2
+        bench.simulator.chip.faults.refused_flushes = 1
+        assert await bench.after(1) == ["suspect", "restored"]
+        assert bench.driver.counters["recoveries"] == 1
+        assert bench.failure is None
+
+    play(scenario)
+
+
 def test_a_short_is_a_fault_once_and_takes_the_key_away() -> None:
     async def scenario(bench: Bench) -> None:
         bench.simulator.put(A)
@@ -258,7 +295,7 @@ def test_a_chip_that_never_comes_to_rest_is_reset() -> None:
         bench.simulator.put(A)
         await bench.after(1)
         bench.simulator.chip.faults.never_idle = True
-        assert await bench.after(2) == []
+        assert await bench.after(2) == ["suspect", "restored"]
         assert bench.driver.counters["recoveries"] == 1
 
     play(scenario)
@@ -290,13 +327,13 @@ def test_a_transfer_that_fails_is_got_over_once(fault: str, error: type[Exceptio
         bench.simulator.put(A)
         await bench.after(1)
         setattr(bench.simulator.plug, fault, 1)
-        assert await bench.after(1) == []
+        assert await bench.after(1) == ["suspect", "restored"]
         assert bench.driver.counters["recoveries"] == 1
         setattr(bench.simulator.plug, fault, 10)
         await bench.after(1)
         assert isinstance(bench.failure, error)
 
-    play(scenario)
+    play(scenario, misses_to_remove=1)
 
 
 @pytest.mark.parametrize("stale_packets", [1, 2, 3])

@@ -70,28 +70,38 @@ class Ds2480bDriver:
     async def events(self) -> AsyncGenerator[Event | Observation, None]:
         """Keys that come and go, shorts of the probe. Ends by LinkLost, or by LinkTimeout when the chip falls silent."""
         while True:
-            bus, roms = await self._poll()
+            self._counters["polls"] += 1
+            try:
+                bus, roms = await self._read()
+            except (FrameError, LinkTimeout):
+                for news in self._probe.failed(self._link.clock_ns()):
+                    yield news
+                bus, roms = await self._recovered()
             for news in self._probe.polled(bus is Bus.SHORT, roms, self._link.clock_ns()):
                 yield news
             await self._wait()
 
-    async def _poll(self) -> tuple[Bus, frozenset[Rom]]:
-        """One poll, with another try at once where an answer is damaged: poor contact."""
-        self._counters["polls"] += 1
-        detected = False
-        for _ in range(MAX_READS):
+    async def _read(self, reads: int = MAX_READS) -> tuple[Bus, frozenset[Rom]]:
+        """What is on the line, with another try at once where an answer is damaged: poor contact. Raises as `Adapter.poll`."""
+        while True:
             try:
                 return await self._adapter.poll()
             except FrameError as error:
                 self._counters[f"frames_bad_{error.kind}"] += 1
+                reads -= 1
+                if not reads:
+                    raise
             except LinkTimeout:
                 self._counters["timeouts"] += 1
-                if detected:
-                    raise
-                await self._adapter.detect()
-                detected = True
-        await self._adapter.detect()  # so much damage: is it still a DS2480B that answers?
-        return Bus.NONE, frozenset()
+                raise
+
+    async def _recovered(self) -> tuple[Bus, frozenset[Rom]]:
+        """Find the chip again, which fails where it is no DS2480B any more, and read once: if that is damaged, it is by the line."""
+        await self._adapter.detect()
+        try:
+            return await self._read(1)
+        except FrameError:
+            return Bus.NONE, frozenset()
 
     async def _wait(self) -> None:
         """Until the next poll is due, or a key announces itself."""

@@ -71,29 +71,38 @@ class Ds2490Driver:
     async def events(self) -> AsyncGenerator[Event | Observation, None]:
         """Keys that come and go, shorts of the probe. Ends by LinkLost, or by what a second try at a failed poll raises."""
         while True:
-            is_short, roms = await self._poll()
+            self._counters["polls"] += 1
+            try:
+                is_short, roms = await self._read()
+            except (FrameError, LinkTimeout, TransferRefused):
+                for news in self._probe.failed(self._link.clock_ns()):
+                    yield news
+                is_short, roms = await self._recovered()
             for news in self._probe.polled(is_short, roms, self._link.clock_ns()):
                 yield news
             now_ns = self._link.clock_ns()
             await asyncio.sleep((self._probe.next_poll_ns(now_ns) - now_ns) / NS_PER_S)
 
-    async def _poll(self) -> tuple[bool, frozenset[Rom]]:
-        """One poll, with another try at once where an answer is damaged: poor contact."""
-        self._counters["polls"] += 1
-        recovered = False
-        for _ in range(MAX_READS):
+    async def _read(self, reads: int = MAX_READS) -> tuple[bool, frozenset[Rom]]:
+        """What is on the line, with another try at once where an answer is damaged: poor contact. Raises as `Adapter.poll`."""
+        while True:
             try:
                 return await self._adapter.poll()
             except FrameError as error:
                 self._counters[f"frames_bad_{error.kind}"] += 1
                 await self._adapter.flush()
-            except (LinkTimeout, TransferRefused):
-                if recovered:
+                reads -= 1
+                if not reads:
                     raise
-                self._counters["recoveries"] += 1
-                await self._adapter.initialise()
-                recovered = True
-        return False, frozenset()
+
+    async def _recovered(self) -> tuple[bool, frozenset[Rom]]:
+        """Set the chip up anew, which fails where it is no DS2490 any more, and read once: if that is damaged, it is by the line."""
+        self._counters["recoveries"] += 1
+        await self._adapter.initialise()
+        try:
+            return await self._read(1)
+        except FrameError:
+            return False, frozenset()
 
 
 _conforms: type[Driver] = Ds2490Driver

@@ -75,6 +75,7 @@ class Faults:
         lost_results: results that are not told.
         only_failures: of results only what went wrong is told, whatever a command asks for.
         status: what every status packet is instead.
+        refused_flushes: requests to empty a FIFO that are refused.
     """
 
     busy: int = 0
@@ -83,6 +84,7 @@ class Faults:
     lost_results: int = 0
     only_failures: bool = False
     status: bytes | None = None
+    refused_flushes: int = 0
 
 
 @dataclass
@@ -121,6 +123,9 @@ class Ds2490Chip:
 
     def control(self, request: int, value: int, index: int) -> bool:
         match request:
+            case Request.CONTROL if value in (Control.FLUSH_IN, Control.FLUSH_OUT) and self.faults.refused_flushes:
+                self.faults.refused_flushes -= 1
+                return False
             case Request.CONTROL if value in list(Control):
                 self._control(value)
             case Request.COMMUNICATION if value & _COMMAND_MASK in list(Line):
