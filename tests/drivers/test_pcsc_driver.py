@@ -158,6 +158,28 @@ async def test_a_contactless_card_without_an_answer_has_no_identifier() -> None:
     ]
 
 
+@pytest.mark.parametrize(("name", "identifier"), [("pcsc", "0ABBCCDD"), ("piv", GUID)])
+@pytest.mark.parametrize("atr", [ATR, ATR + b"\x00"], ids=["same ATR", "another ATR"])
+async def test_a_card_is_never_told_by_the_answer_of_one_that_took_its_place(
+    name: str, identifier: str, atr: bytes
+) -> None:
+    bench = Bench()
+    second = VirtualPivCard(atr=atr, uid=bytes.fromhex("0ABBCCDD"))
+
+    def exchange() -> None:
+        bench.reader.remove()
+        bench.insert(second)
+
+    def insert_and_exchange() -> None:
+        bench.insert(VirtualPivCard(uid=UID))
+        asyncio.get_running_loop().call_soon(exchange)  # the driver has seen the first by then, and has not asked it
+
+    said = await news(MAKE[name](bench.link), bench, insert_and_exchange)
+    assert cards(said) == [("inserted", None), ("removed", None), ("inserted", identifier)]
+    told = [one.data["atr"] for one in said if isinstance(one, Event) and one.action == "inserted"]
+    assert told == [ATR.hex().upper(), atr.hex().upper()]
+
+
 class OtherCard(VirtualPivCard):
     """A card of another kind."""
 

@@ -37,6 +37,8 @@ async def events(
             yield news
         if now.atr:
             identifier = await _identified(now.atr, identify, counters)
+            if await link.wait() != now:
+                identifier = None  # another card may have answered in its place; the next look tells
             data: Data = {"atr": now.atr.hex().upper()}
             yield Event(Subject.CARD, "inserted", now_ns, identifier=identifier, data=data, state=PRESENT)
         before = now
