@@ -24,7 +24,7 @@ from optima_bridge.secrets import Secret
 from optima_bridge.store import HasSecureStore, SecureStore
 from optima_drivers.osdp import messages
 from optima_drivers.osdp.line import NS_PER_S, TRIES, Line
-from optima_drivers.osdp.messages import Ack, Function
+from optima_drivers.osdp.messages import Ack, Function, Inputs, Reply
 from optima_drivers.osdp.news import News, Newsroom
 from optima_drivers.osdp.peripheral import Peripheral, Refused
 from optima_drivers.osdp.store import OsdpStore
@@ -132,6 +132,7 @@ class OsdpDriver:
         self._status_of: dict[int, int] = {}  # the greeting since which a reader's status is known, by address
         self._failures: dict[int, BridgeError] = {}  # why a reader is away, by address
         self._probe_ns: dict[int, int] = {}  # when it is tried again
+        self._may_probe = False
         self._heard_ns = 0
         self._lively_ns = 0
         self._store = OsdpStore(self._line, self._readers[0], settings.certificate_file_type or 0)
@@ -193,6 +194,7 @@ class OsdpDriver:
                 for news in self._newsroom.went_away(reader.address, failure, self._line.clock_ns()):
                     yield news
         while True:
+            self._may_probe = True
             for reader in self._readers:
                 if found := await self._visit(reader):
                     self._lively_ns = self._line.clock_ns()
@@ -208,9 +210,13 @@ class OsdpDriver:
 
     async def _visit(self, reader: Peripheral) -> list[News]:
         """One reader's turn: what it says, or that it has gone."""
-        away = reader.address in self._failures
-        if away and self._line.clock_ns() < self._probe_ns.get(reader.address, 0):
+        if reader.undisturbed:
             return []
+        away = reader.address in self._failures
+        if away:
+            if not self._may_probe or self._line.clock_ns() < self._probe_ns.get(reader.address, 0):
+                return []
+            self._may_probe = False  # a silent one costs the others a fifth of a second: one in a round
         found: list[News] = []
         for tries in (1,) if away else (TRIES, TRIES):  # a session that was lost is begun anew at once
             try:
@@ -233,15 +239,21 @@ class OsdpDriver:
         if self._failures.pop(reader.address, None) is not None:
             found += self._newsroom.came_back(reader.address, self._line.clock_ns())
         if self._status_of.get(reader.address) != reader.greetings:
-            greetings = reader.greetings
-            await self._ask(reader, messages.LOCAL_STATUS, found)
-            if reader.capabilities.of(Function.INPUTS)[1]:
-                await self._ask(reader, messages.INPUT_STATUS, found)
-            self._status_of[reader.address] = greetings
+            await self._find_levels(reader, found)
         for _ in range(MAX_IN_A_ROW):
             self._counters["polls"] += 1
-            if not await self._ask(reader, messages.POLL, found):
+            if isinstance(await self._ask(reader, messages.POLL, found), Ack | None):
                 return
+
+    async def _find_levels(self, reader: Peripheral, found: list[News]) -> None:
+        """What is so at a reader that was just greeted, whatever happened before."""
+        greetings = reader.greetings
+        for command in (messages.LOCAL_STATUS, messages.HEAD_STATUS):
+            await self._ask(reader, command, found)
+        has_inputs = reader.capabilities.of(Function.INPUTS)[1]
+        if not has_inputs or not isinstance(await self._ask(reader, messages.INPUT_STATUS, found), Inputs):
+            found += self._newsroom.does_not_tell(reader.address, self._line.clock_ns())
+        self._status_of[reader.address] = greetings
 
     async def _greet(self, reader: Peripheral, tries: int) -> None:
         async with self._line.turn:
@@ -249,16 +261,18 @@ class OsdpDriver:
                 self._counters["greetings"] += 1
                 await reader.greet(tries)
 
-    async def _ask(self, reader: Peripheral, body: bytes, found: list[News]) -> bool:
-        """Ask one thing; returns whether there was anything to tell."""
+    async def _ask(self, reader: Peripheral, body: bytes, found: list[News]) -> Reply | None:
+        """Ask one thing; None where the reader refuses it, answers nonsense, or takes a file."""
         async with self._line.turn:
+            if reader.undisturbed:
+                return None
             try:
                 reply = await reader.ask(body)
             except (Refused, FrameError):
                 self._counters["refused"] += 1
-                return False
+                return None
         found += self._newsroom.said(reader.address, reply, self._line.clock_ns())
-        return not isinstance(reply, Ack)
+        return reply
 
     async def _acknowledge(self, reader: Peripheral, found: list[News]) -> None:
         """Light and sound for a card, as far as the reader has them; what gets lost is not said again."""
@@ -274,7 +288,8 @@ class OsdpDriver:
         for command in commands:
             try:
                 async with self._line.turn:
-                    await reader.ask(command)
+                    if not reader.undisturbed:
+                        await reader.ask(command)
             except (LinkTimeout, ProtocolError, DeviceError):
                 self._counters["refused"] += 1
 

@@ -56,7 +56,7 @@ class Line:
         while left:
             reply = await self._once(conversation, request)
             match reply:
-                case Busy() if busy < MAX_BUSY:
+                case Busy() if busy < MAX_BUSY and tries > 1:  # one try is all that somebody gets who was silent
                     busy += 1
                     self._counters["busy"] += 1
                     await asyncio.sleep(BUSY_PAUSE_S)

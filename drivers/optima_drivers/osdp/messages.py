@@ -3,7 +3,7 @@
     to the peripheral                          from the peripheral
     60 poll             61 00 who are you      40 ack        41 code          nak        79 busy
     62 00 capabilities  64 tamper and power    45 identity   46 3 bytes each  capabilities
-    65 inputs           69 LED   6A buzzer     48 tamper, power               49 inputs  4B readers
+    65 inputs  67 heads 69 LED   6A buzzer     48 tamper, power               49 inputs  4B heads
     75 01 10 key        76 RND.A               50 reader, format, bits 2, card           53 reader, count, digits
     77 cryptogram       7C file   A2 abort     76 cUID 8, RND.B 8, cryptogram 16         78 R-MAC   7A file status
 
@@ -25,6 +25,7 @@ IDENTIFY = b"\x61\x00"
 CAPABILITIES = b"\x62\x00"
 LOCAL_STATUS = b"\x64"
 INPUT_STATUS = b"\x65"
+HEAD_STATUS = b"\x67"
 ABORT = b"\xa2"
 KEY_SET, CHALLENGE, SERVER_CRYPTOGRAM = 0x75, 0x76, 0x77
 LED, BUZZER, FILE_TRANSFER = 0x69, 0x6A, 0x7C

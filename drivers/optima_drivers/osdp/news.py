@@ -15,6 +15,7 @@ from optima_drivers.osdp.messages import Card, Inputs, Keypad, Local, Readers, R
 News = Event | Observation
 
 TAMPER, POWER, SILENT, REFUSED = "reader-tamper", "reader-power", "reader-silent", "reader-refused"
+LINE, HOUSING, HEADS = "line", "housing", "heads"  # who tells of a fault: what one raises, no other clears
 HEAD_MISSING, HEAD_TAMPER = 1, 2  # reader status, section 7.7
 
 
@@ -32,7 +33,7 @@ class Newsroom:
         self._broken_when = seal_active == "broken"
         self._contacts: dict[int, bool | None] = dict.fromkeys(addresses)  # whether the seal is broken, by address
         self._seal = "unknown"
-        self._faults: set[tuple[int, str]] = set()
+        self._faults: set[tuple[int, str, str]] = set()  # address, code, and who told
 
     def beginning(self) -> Observation:
         """The first word about faults: none is known."""
@@ -53,41 +54,50 @@ class Newsroom:
                 pressed: Data = {"address": address, "reader": reply.reader, "keys": reply.count}
                 yield Event(Subject.CARD, "typed", now_ns, pressed)
             case Local():
-                yield from self.fault(address, TAMPER, now_ns, active=reply.tampered)
-                yield from self.fault(address, POWER, now_ns, active=reply.power_failed)
+                yield from self._fault(address, TAMPER, HOUSING, now_ns, active=reply.tampered)
+                yield from self._fault(address, POWER, HOUSING, now_ns, active=reply.power_failed)
             case Readers():
-                yield from self.fault(address, TAMPER, now_ns, active=HEAD_TAMPER in reply.status)
-                yield from self.fault(address, SILENT, now_ns, active=HEAD_MISSING in reply.status)
-            case Inputs() if self._seal_input is not None and self._seal_input <= len(reply.active):
-                self._contacts[address] = reply.active[self._seal_input - 1] is self._broken_when
+                yield from self._fault(address, TAMPER, HEADS, now_ns, active=HEAD_TAMPER in reply.status)
+                yield from self._fault(address, SILENT, HEADS, now_ns, active=HEAD_MISSING in reply.status)
+            case Inputs() if self._seal_input is not None:
+                told = self._seal_input <= len(reply.active)
+                self._contacts[address] = reply.active[self._seal_input - 1] is self._broken_when if told else None
                 yield from self._seal_news(address, now_ns)
             case _:
                 pass
 
     def came_back(self, address: int, now_ns: int) -> Iterator[News]:
         """A reader answers."""
-        yield from self.fault(address, SILENT, now_ns, active=False)
-        yield from self.fault(address, REFUSED, now_ns, active=False)
+        yield from self._fault(address, SILENT, LINE, now_ns, active=False)
+        yield from self._fault(address, REFUSED, LINE, now_ns, active=False)
 
     def went_away(self, address: int, error: BridgeError, now_ns: int) -> Iterator[News]:
         """A reader does not answer, or cannot be used: nothing is known of its contact."""
         silent = isinstance(error, LinkTimeout)
-        yield from self.fault(address, SILENT, now_ns, active=silent)
-        yield from self.fault(address, REFUSED, now_ns, active=not silent)
+        yield from self._fault(address, SILENT, LINE, now_ns, active=silent)
+        yield from self._fault(address, REFUSED, LINE, now_ns, active=not silent)
+        yield from self.does_not_tell(address, now_ns)
+
+    def does_not_tell(self, address: int, now_ns: int) -> Iterator[News]:
+        """A reader was asked for its inputs and did not say: of its contact nothing is known."""
         self._contacts[address] = None
         yield from self._seal_news(address, now_ns)
 
-    def fault(self, address: int, code: str, now_ns: int, *, active: bool) -> Iterator[News]:
-        """A fault is there, or is not."""
-        before = (address, code) in self._faults
-        if active is before:
+    def _fault(self, address: int, code: str, teller: str, now_ns: int, *, active: bool) -> Iterator[News]:
+        """Somebody tells that a fault is there, or is not; it is there while anybody says so."""
+        before = self._told(address, code)
+        (self._faults.add if active else self._faults.discard)((address, code, teller))
+        if self._told(address, code) is before:
             return
-        self._faults ^= {(address, code)}
         data: Data = {"address": address, "code": code}
-        yield Event(Subject.FAULT, "raised" if active else "cleared", now_ns, data, state=self._fault_state())
+        yield Event(Subject.FAULT, "cleared" if before else "raised", now_ns, data, state=self._fault_state())
+
+    def _told(self, address: int, code: str) -> bool:
+        return any((address, code, teller) in self._faults for teller in (LINE, HOUSING, HEADS))
 
     def _fault_state(self) -> Data:
-        faults: list[Data] = [{"address": address, "code": code} for address, code in sorted(self._faults)]
+        known = sorted({(address, code) for address, code, _ in self._faults})
+        faults: list[Data] = [{"address": address, "code": code} for address, code in known]
         return {"active": bool(faults), "faults": faults}
 
     def _seal_news(self, address: int, now_ns: int) -> Iterator[News]:

@@ -20,12 +20,17 @@ from optima_drivers.osdp.messages import Ack, Busy, Nak, NakCode, Reply
 from optima_drivers.osdp.secure import RANDOM_BYTES, SecureChannel, SessionKeys
 
 CHALLENGE_BLOCK, CCRYPT_BLOCK, SCRYPT_BLOCK, R_MAC_BLOCK = 0x11, 0x12, 0x13, 0x14
+HANDSHAKE = {messages.CHALLENGE, messages.SERVER_CRYPTOGRAM}  # codes of commands that nothing but a proof answers
 OPENING = {messages.IDENTIFY, messages.CAPABILITIES}  # the commands that may be sent before there is a session
 ENDS_SESSION = {NakCode.SEQUENCE, NakCode.SECURITY_UNSUPPORTED, NakCode.SECURITY_NEEDED}
 
 
 class SessionLost(RemoteProtocolError):
     """The peripheral has to be greeted anew."""
+
+
+class OutOfStep(SessionLost):
+    """It waits for another sequence number; that says nothing of its key."""
 
 
 class WrongKey(RemoteProtocolError):
@@ -95,7 +100,7 @@ class Conversation:
         if self._channel is None:
             return self._hear_clear(frame)
         if plain:
-            return self._hear_unsealed(messages.decode_reply(frame.body))
+            return self._hear_unsealed(frame.body)
         try:
             body = self._channel.open(frame)
         except FrameError as error:
@@ -126,9 +131,15 @@ class Conversation:
                 return None
             case _ if frame.security:
                 return None
+            case _ if self._asked[0] in HANDSHAKE and not isinstance(reply, Nak):
+                return None  # whoever says so: it proves nothing
         return self._checked(reply)
 
-    def _hear_unsealed(self, reply: Reply) -> Reply | None:
+    def _hear_unsealed(self, body: bytes) -> Reply | None:
+        try:
+            reply = messages.decode_reply(body)
+        except FrameError:
+            return None
         if isinstance(reply, Nak):  # it is believed in so far that a session has to be agreed upon anew
             raise SessionLost(f"reader {self.address} has no session any more: {reply}")
         if isinstance(reply, Ack) and self._asked[0] == messages.KEY_SET:
@@ -137,7 +148,8 @@ class Conversation:
 
     def _checked(self, reply: Reply) -> Reply:
         if isinstance(reply, Nak) and reply.code in ENDS_SESSION:
-            raise SessionLost(f"reader {self.address}: {reply}")
+            lost = OutOfStep if reply.code == NakCode.SEQUENCE else SessionLost
+            raise lost(f"reader {self.address}: {reply}")
         return reply
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from contextlib import suppress
 
-from optima_bridge.errors import ConfigError, DeviceError, FrameError, RemoteProtocolError, WrongSecret
+from optima_bridge.errors import ConfigError, DeviceError, FrameError, LinkTimeout, RemoteProtocolError, WrongSecret
 from optima_bridge.model import DeviceIdentity
 from optima_bridge.secrets import Secret
 from optima_drivers.osdp import messages
 from optima_drivers.osdp.line import TRIES, Line
 from optima_drivers.osdp.messages import CapabilityList, Function, Identity, Nak, Reply
-from optima_drivers.osdp.panel import Conversation, SessionLost, WrongKey
+from optima_drivers.osdp.panel import Conversation, OutOfStep, SessionLost, WrongKey
 from optima_drivers.osdp.secure import DEFAULT_KEY, KEY_BYTES
 
 MIN_RECEIVE_BYTES = 128  # every peripheral takes as much
@@ -32,12 +33,14 @@ class Peripheral:
         online: it was greeted, and answers since.
         greetings: how often; what was agreed upon before the last one is forgotten.
         identity, capabilities: as it said at the last one.
+        undisturbed: nothing else may be said to it now: it takes a file.
     """
 
     def __init__(self, line: Line, address: int, *, secret: Secret | None, install: bool, crc: bool) -> None:
         self.address = address
         self.online = False
         self.greetings = 0
+        self.undisturbed = False
         self.identity = DeviceIdentity()
         self.capabilities = CapabilityList(())
         self._line = line
@@ -122,7 +125,8 @@ class Peripheral:
             await self._shake_hands(DEFAULT_KEY, default=True)
         except (WrongKey, SessionLost, Refused) as error:
             raise self._wrong_key("has neither the key in scbk nor the default key") from error
-        await self._say(self._conversation.command(messages.key_set(key)))
+        with suppress(SessionLost, LinkTimeout):  # whether it took the key shows in the handshake
+            await self._say(self._conversation.command(messages.key_set(key)))
         await self._hello()
         try:
             await self._shake_hands(key, default=False)
@@ -130,6 +134,13 @@ class Peripheral:
             raise self._wrong_key("did not take the key") from error
 
     async def _shake_hands(self, key: bytes, *, default: bool) -> None:
+        try:
+            await self._exchange_proofs(key, default=default)
+        except OutOfStep:
+            await self._hello()
+            await self._exchange_proofs(key, default=default)
+
+    async def _exchange_proofs(self, key: bytes, *, default: bool) -> None:
         await self._say(self._conversation.challenge(key, default=default))
         await self._say(self._conversation.server_cryptogram())
 

@@ -101,6 +101,7 @@ class OsdpSimulator:
         self._events: deque[bytes] = deque()
         self._inputs = [False] * 4
         self._local = bytes(2)
+        self._head = 0
         self.restart()
 
     def restart(self) -> None:
@@ -134,6 +135,11 @@ class OsdpSimulator:
         """Open the housing, cut the supply, or neither."""
         self._local = bytes([tampered, power_failed])
         self._events.append(bytes([messages.LOCAL]) + self._local)
+
+    def head(self, status: int) -> None:
+        """Connect the head behind it (0), take it away (1), or tamper with it (2)."""
+        self._head = status
+        self._events.append(bytes([messages.READERS, status]))
 
     def say(self, body: bytes) -> None:
         """Answer the next poll with this."""
@@ -209,6 +215,8 @@ class OsdpSimulator:
                 return bytes([messages.LOCAL]) + self._local, b""
             case messages.INPUT_STATUS:
                 return self._input_report(), b""
+            case messages.HEAD_STATUS:
+                return bytes([messages.READERS, self._head]), b""
             case messages.ABORT:
                 self._file.clear()
                 return ACK, b""

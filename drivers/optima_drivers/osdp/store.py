@@ -95,36 +95,36 @@ class OsdpStore:
         """Nothing: a file that was cut off is begun anew by the next transfer."""
 
     async def _transfer(self, certificate: bytes, progress: Progress) -> None:
-        """The whole file; the line is left to others between its fragments where the reader allows it.
+        """The whole file; between its fragments the line is left to the other readers, and to this one where it allows that.
 
         Raises:
-            SlotError: the reader refuses the file.
+            SlotError: the reader refuses the file, or takes too long over it.
             LinkTimeout, SessionLost: begin anew.
         """
         reader, clock_s = self._reader, asyncio.get_running_loop().time
         greetings = offset = 0
         finish_by_s = clock_s() + FINISH_PATIENCE_S
-        while True:
-            async with self._line.turn:
-                greetings = greetings or await self._begin()
-                interleave = False
-                while not interleave:
+        try:
+            while True:
+                async with self._line.turn:
+                    greetings = greetings or await self._begin()
                     if not reader.online or reader.greetings != greetings:
                         raise SessionLost(f"reader {reader.address} lost its session in the middle of a file")
                     fragment = certificate[offset : offset + self._room_bytes]
                     status = await self._say(messages.file_fragment(self._kind, len(certificate), offset, fragment))
-                    if fragment:
-                        offset += len(fragment)
-                        progress(offset, len(certificate))
-                        finish_by_s = clock_s() + FINISH_PATIENCE_S
-                    if offset == len(certificate) and status.status in (ALL_PROCESSED, RESTARTS):
-                        return
-                    if clock_s() > finish_by_s:
-                        raise SlotError(f"reader {reader.address} does not finish with the file")
-                    interleave = status.interleave
-                    if not interleave:
-                        await asyncio.sleep(_pause_s(status))
-            await asyncio.sleep(_pause_s(status))
+                    reader.undisturbed = not status.interleave
+                if fragment:
+                    offset += len(fragment)
+                    progress(offset, len(certificate))
+                    finish_by_s = clock_s() + FINISH_PATIENCE_S
+                if offset == len(certificate) and status.status in (ALL_PROCESSED, RESTARTS):
+                    return
+                pause_s = _pause_s(status)
+                if clock_s() + pause_s > finish_by_s:
+                    raise SlotError(f"reader {reader.address} does not finish with the file")
+                await asyncio.sleep(pause_s)
+        finally:
+            reader.undisturbed = False
 
     async def _begin(self) -> int:
         """A session, and no file from before in it; returns which session."""
