@@ -17,6 +17,7 @@ from optima_bridge.backoff import Backoff
 from optima_bridge.driver import Driver, DriverSettings, wire_may_hold_secrets
 from optima_bridge.errors import BridgeError, DeviceError, EnrollRefused, LinkLost, LinkNotFound, LinkTimeout
 from optima_bridge.hub import Hub, Quality
+from optima_bridge.keepsake import HasKeepsake, Keepsake
 from optima_bridge.link import Link, open_byte_link, open_link
 from optima_bridge.link.base import BYTE_OPENERS, device_path, scheme_of
 from optima_bridge.link.portwatch import PortWatch, port_exists
@@ -111,6 +112,7 @@ class DeviceKeeper:
         watch: PortWatch,
         arrived: Callable[[str], None] = lambda _: None,
         voice: Voice | None = None,
+        keepsake: Keepsake | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -123,6 +125,7 @@ class DeviceKeeper:
         self.status = KeeperStatus(since_ns=hub.clock.now()[1])
         self._hub = hub
         self._voice = voice or hub
+        self._keepsake = keepsake
         self._watch = watch
         self._backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._driver: Driver | None = None
@@ -224,6 +227,8 @@ class DeviceKeeper:
 
     async def _run_driver(self, link: Link) -> BridgeError:
         driver = self._driver = self.config.driver_class(link, self.config.settings)
+        if isinstance(driver, HasKeepsake):
+            driver.keepsake = self._keepsake
         try:
             try:
                 async with asyncio.timeout(START_TIMEOUT_S) as starting:

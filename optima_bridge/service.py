@@ -27,6 +27,7 @@ from optima_bridge.hub import Hub
 from optima_bridge.identifiers import IdentifierPolicy, load_or_make_secret
 from optima_bridge.journal import Journal, Loss
 from optima_bridge.keeper import DeviceKeeper
+from optima_bridge.keepsake import Keepsake
 from optima_bridge.link.portwatch import PortWatch
 from optima_bridge.log import get_logger
 from optima_bridge.model import Capability, JsonValue, Record, Subject
@@ -116,7 +117,13 @@ class Service:
                 for name, device in self.config.devices.items():
                     if device.enabled:
                         keeper = self.keepers[name] = DeviceKeeper(
-                            name, device, self.hub, self.watch, self._arrived, self._places.get(name)
+                            name,
+                            device,
+                            self.hub,
+                            self.watch,
+                            self._arrived,
+                            self._places.get(name),
+                            Keepsake(Path(self.config.journal.directory) / f"device-{name}"),
                         )
                         running.append(tasks.create_task(keeper.run(), name=f"device {name}"))
                 if any(Capability.SECURE_STORE in keeper.abilities for keeper in self.keepers.values()):

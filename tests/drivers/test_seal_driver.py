@@ -148,6 +148,22 @@ def test_a_contact_is_watched_while_the_scale_is_silent() -> None:
     play(SealDriver, simulator, scenario, contact="cts", **RINSTRUM)
 
 
+def test_a_contact_is_watched_though_the_scale_was_off_from_the_start() -> None:
+    simulator = scale(CTS)
+    simulator.silent = True
+
+    async def scenario(bench: Bench) -> None:
+        assert await bench.after(1) == [(FAULT, "raised"), (SEAL, "unknown")]
+        simulator.open(CTS)
+        assert await bench.after(0.011) == [(SEAL, "opened")]
+        simulator.close(CTS)
+        simulator.silent = False
+        assert (await bench.after(30))[-1] == (SEAL, "broken")
+        assert bench.driver.counters["frames_good"]
+
+    play(SealDriver, simulator, scenario, contact="cts", **RINSTRUM)
+
+
 def test_a_silent_scale_is_unknown_and_intact_again_when_it_answers() -> None:
     simulator = scale()
 

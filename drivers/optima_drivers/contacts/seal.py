@@ -4,20 +4,23 @@
     found = { calibration = 19, configuration = 9 }        typed in at a check, where the scale cannot be asked
     contact = "cts"                                        closed while the cover is
 
-The baseline is the latch: it stands in the configuration, outlives every restart, and sealing anew is a new baseline. The
-contact tells an opening at once; that it was opened is remembered while the driver runs, and the counters remember the rest.
+That a seal was broken is kept with the sealing that it broke, `baseline` and `mark`, and outlives every restart; sealing anew
+is a new one of these. The contact tells an opening at once, the counters also what nobody watched.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import suppress
 from typing import Annotated, ClassVar, Protocol
 
 from pydantic import AfterValidator, Field, model_validator
 
 from optima_bridge.driver import CONTRACT, Driver, DriverInfo, DriverSettings
 from optima_bridge.errors import LinkTimeout
+from optima_bridge.keepsake import HasKeepsake, Keepsake
 from optima_bridge.link import ByteLink, Line, ModemLines
 from optima_bridge.model import Capability, Data, DeviceIdentity, Event, JsonValue, Maturity, Observation, Subject
 from optima_drivers.contacts.counters import Verdict, compare
@@ -29,6 +32,7 @@ from optima_drivers.contacts.profiles import PROFILES
 from optima_drivers.contacts.readout import Readout
 
 NEVER_NS = 1 << 62
+KEEP_AGAIN_NS = 60 * NS_PER_S
 
 
 class SealLink(ByteLink, ModemLines, Protocol):
@@ -53,6 +57,9 @@ class SealSettings(PanelSettings):
     )
     contact: Line | None = Field(
         default=None, description="the line of the contact that is closed while the seal is whole"
+    )
+    mark: str = Field(
+        default="", max_length=64, description="number on the inspector's seal, or the date; another one seals anew"
     )
     address: int = Field(default=1, ge=1, le=31, description="the indicator's address on the line, rinCMD only")
     check_interval_s: float = Field(
@@ -109,7 +116,9 @@ class SealDriver:
         self._is_reading = True
         self._check_due_ns = 0
         self._values: Mapping[str, int] = {}
-        self._latched = False
+        self._latched = self._is_kept = False
+        self._keep_due_ns = 0
+        self.keepsake: Keepsake | None = None
         self._faults = Faults()
         self._active: dict[str, Data] = {}
         self._said: Data | None = None
@@ -120,13 +129,20 @@ class SealDriver:
         return self._counters
 
     async def start(self) -> DeviceIdentity:
-        """Feed the contact, read the counters. Raises LinkTimeout: the scale does not tell them."""
+        """Feed the contact, read the counters.
+
+        Raises:
+            LinkTimeout: the scale does not tell them, and there is no contact to watch.
+            DeviceError: whether the seal was broken before cannot be read.
+        """
+        if self.keepsake is not None:
+            self._latched = self._is_kept = await self.keepsake.read() == self._sealing()
         self._link.discard_input()
         if self._panel:
             await self._panel.start()
         while not self._readout.is_done:
             await self._converse()
-        if self._readout.failed:
+        if self._readout.failed and self._panel is None:
             raise LinkTimeout(
                 f"{self._link.name}: no {self._settings.profile} tells its counters",
                 cause="another scale, address or speed (9600 baud, 8N1), or a dialogue that is switched off in it",
@@ -146,7 +162,21 @@ class SealDriver:
             action = self._touch(view) if view else ""
             for news in self._tell(action, self._check(now_ns), now_ns):
                 yield news
+            await self._keep(now_ns)
             await self._converse()
+
+    async def _keep(self, now_ns: int) -> None:
+        """Have it outlive the daemon that this sealing is broken; where the disk does not take it, again in a minute."""
+        if self._latched and not self._is_kept and self.keepsake is not None and now_ns >= self._keep_due_ns:
+            self._keep_due_ns = now_ns + KEEP_AGAIN_NS
+            with suppress(OSError):
+                await self.keepsake.write(self._sealing())
+                self._is_kept = True
+            self._set_fault("latch-unkept", None if self._is_kept else {})
+
+    def _sealing(self) -> str:
+        """What the inspector did: another text is another sealing."""
+        return json.dumps([self._settings.profile, self._settings.mark, self._settings.baseline], sort_keys=True)
 
     async def _converse(self) -> None:
         """Ask what is to be asked, then wait for bytes until something else is due."""
@@ -243,3 +273,4 @@ class SealDriver:
 
 
 _conforms: type[Driver] = SealDriver
+_conforms_too: type[HasKeepsake] = SealDriver
