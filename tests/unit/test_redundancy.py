@@ -259,7 +259,7 @@ def test_what_only_one_reader_sees_is_told_late_but_once(
             hand_free_ms = world.now_ms + SLOW_MS
         play(world, step)
     world.wait(10_000)
-    assert world.story() == world.done
+    assert sorted(world.story()) == sorted(world.done)  # late: maybe after what came next
     assert world.place.view is not None
     assert world.place.view.identifier == world.key
 
