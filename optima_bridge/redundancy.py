@@ -231,7 +231,8 @@ class Redundancy:
 
     def _tell_ahead(self, reader: _Reader, now_ns: int) -> None:
         report = reader.ahead.popleft()
-        self._tell(reader, report.event, report.view, now_ns)
+        is_over = report.event.state is None and report.until_ns <= now_ns  # a touch is not reported late, but again
+        self._tell(reader, report.event, report.view, now_ns, owed_by_other=not is_over)
 
     def _tell_late(self, reader: _Reader) -> None:
         """Tell what the leader will not report any more, and what is not true any more."""

@@ -62,6 +62,14 @@ class World:
             for report in self._reports(reader):
                 self._deliver(reader, report, lag_ms)
 
+    def touch(self, card: str, lags_ms: tuple[int, int], missed_by: str | None) -> None:
+        """Hold a card to readers that tell arrival only."""
+        self.done.append(("presented", card))
+        for reader, lag_ms in zip(READERS, lags_ms, strict=True):
+            if reader != missed_by:
+                event = Event(Subject.CARD, "presented", self.now_ms * MS, identifier=card)
+                self._deliver(reader, event, lag_ms)
+
     def _reports(self, reader: str) -> Iterable[Event | Observation]:
         before, is_first = self.saw.get(reader), reader not in self.saw
         self.saw[reader] = self.key
@@ -281,6 +289,21 @@ def test_whatever_happens_nothing_is_granted_that_no_reader_sees_and_all_is_well
     assert world.place.view is not None
     assert world.place.view.identifier == world.key
     assert world.held in (world.key, None)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1500), st.sampled_from([A, B]), LAGS, st.sampled_from([None, *READERS]))))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_each_touch_is_told_once_and_at_once_where_both_readers_see_it(
+    script: list[tuple[int, str, tuple[int, int], str | None]],
+) -> None:
+    world = both_up()
+    for pause_ms, card, lags_ms, missed_by in script:
+        world.touch(card, lags_ms, missed_by)
+        world.wait(max(lags_ms))
+        if missed_by is None:
+            assert world.story() == world.done
+        world.wait(TOUCH_NS // MS + pause_ms)
+        assert world.story() == world.done
 
 
 class Pair:
@@ -577,6 +600,16 @@ def test_a_touch_that_one_reader_misses_makes_it_blind() -> None:
     assert pair.see(SPARE, "presented", A) == ["front-b presented"]
     assert pair.wait(TOUCH_NS) == []
     assert (pair.place.blind, pair.place.leader) == (frozenset(), FRONT)
+
+
+def test_a_touch_that_was_told_late_is_not_taken_for_the_next_one() -> None:
+    pair = Pair(Subject.CARD, None)
+    assert pair.see(SPARE, "presented", A) == []
+    assert pair.wait(TOUCH_NS) == ["front-b presented"]
+    assert pair.see(FRONT, "presented", A) == []
+    assert pair.see(SPARE, "presented", A) == ["front-b presented"]
+    assert (pair.place.blind, pair.place.leader) == (frozenset(), FRONT)
+    assert pair.wait(TOUCH_NS) == []
 
 
 def test_two_devices_share_what_both_can_see() -> None:
