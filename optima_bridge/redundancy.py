@@ -200,7 +200,6 @@ class Redundancy:
             if _is_news(event, view, known):
                 reader.ahead.append(_Report(event, view, now_ns + _window_ns(event)))
         else:
-            reader.owed.clear()  # what it did not report before this, it will not report any more
             if (found := _index(other.ahead, event)) is not None:
                 for _ in range(found):
                     self._tell_ahead(other, now_ns)
@@ -210,6 +209,7 @@ class Redundancy:
                 self._tell(reader, event, view, now_ns, owed_by_other=False)
             else:
                 self._tell(reader, event, view, now_ns)
+            reader.owed.clear()  # what it did not report before this, it will not report any more
         if self._is_as_told(reader) and event.state is not None and not reader.owed:
             reader.agree(now_ns)
 

@@ -459,6 +459,7 @@ def test_a_touch_that_the_primary_missed_comes_before_what_it_saw_after_it() -> 
     pair = Pair()
     assert pair.put(SPARE) + pair.take(SPARE) + pair.put(SPARE, B) == []
     assert pair.put(FRONT, B) == ["front-b inserted", "front-b removed", "front inserted"]
+    assert pair.place.view == View(PRESENT, B)
 
     pair = Pair()
     assert pair.put(FRONT, B) == ["front inserted"]
@@ -600,6 +601,13 @@ def test_a_touch_that_one_reader_misses_makes_it_blind() -> None:
     assert pair.see(SPARE, "presented", A) == ["front-b presented"]
     assert pair.wait(TOUCH_NS) == []
     assert (pair.place.blind, pair.place.leader) == (frozenset(), FRONT)
+
+
+def test_a_touch_that_the_primary_missed_is_not_taken_for_its_next_one() -> None:
+    pair = Pair(Subject.CARD, None)
+    assert pair.see(SPARE, "presented", A) + pair.see(SPARE, "presented", B) == []
+    assert pair.see(FRONT, "presented", B) == ["front-b presented", "front presented"]
+    assert pair.see(FRONT, "presented", A) == ["front presented"]
 
 
 def test_a_touch_that_was_told_late_is_not_taken_for_the_next_one() -> None:
