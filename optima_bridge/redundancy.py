@@ -191,6 +191,8 @@ class Redundancy:
             view = None  # a fact by itself, as a touch: a latched seal is closed, and stays broken
         if (found := _index(reader.owed, event)) is not None:
             _drop(reader.owed, found + 1)
+            if reader.blind and event.state is not None:
+                reader.ahead.clear()  # it only catches up
             self._tell_late(reader)
             reader.agree(now_ns)
         elif before is None and reader.owed and event.state is not None:
@@ -223,7 +225,7 @@ class Redundancy:
         if event.state is not None and steps:
             self._told = _view(steps[-1])
         other = self._other(reader)
-        in_step = not other.owed and view is not None and view.is_like(other.view)
+        in_step = not other.owed and not other.blind and view is not None and view.is_like(other.view)
         for step in steps:
             self._news.append(Told(reader.name, step))
             if owed_by_other and other.up and not in_step and step.action not in DOUBTS:

@@ -24,6 +24,10 @@ EXAMPLES = int(os.environ.get("EXAMPLES", "60"))
 BLIND_MS = BLIND_NS // MS
 SLOW_MS = 700  # between what a hand does and what it does next
 
+LOCKED: Data = {"position": "locked", "position_code": 1}
+NORMAL: Data = {"position": "normal", "position_code": 2}
+SUPERVISOR: Data = {"position": "supervisor", "position_code": 3}
+
 
 class World:
     """Hands, two simulated readers with their lags, and someone who believes what is told."""
@@ -174,7 +178,7 @@ STEPS = st.one_of(
     st.tuples(st.just("rise"), READER, LAG),
 )
 BLINDNESS = st.tuples(st.just("blind"), READER, LAG)
-MOMENTS = st.integers(0, 1500)
+MOMENTS = st.integers(0, BLIND_MS + 1000)
 
 
 def both_up() -> World:
@@ -246,6 +250,14 @@ def test_each_action_is_told_once_and_in_order_however_fast_hands_are(
         (0, ("put", None, (0, 0))),
     ]
 )  # seen again as late as can be, and removed before it says so
+@example(
+    [
+        (0, ("blind", SPARE, 0)),
+        (0, ("put", A, (0, 0))),
+        (BLIND_MS + 100, ("blind", SPARE, 500)),
+        (0, ("put", None, (0, 0))),
+    ]
+)  # the same after it was found blind
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_what_only_one_reader_sees_is_told_late_but_once(
     script: list[tuple[int, tuple[str, object, object]]],
@@ -490,6 +502,43 @@ def test_a_standby_that_comes_to_its_senses_late_tells_nothing() -> None:
     assert pair.place.blind == frozenset()
 
 
+@pytest.mark.parametrize(
+    ("subject", "before", "steps"),
+    [
+        (Subject.KEY, ABSENT, [("inserted", A, PRESENT), ("removed", A, ABSENT)]),
+        (
+            Subject.SEAL,
+            {"seal": "intact"},
+            [("opened", None, {"seal": "broken"}), ("closed", None, {"seal": "intact"})],
+        ),
+        (Subject.KEYLOCK, LOCKED, [("turned", None, SUPERVISOR), ("turned", None, LOCKED)]),
+        (Subject.KEYLOCK, LOCKED, [("turned", None, NORMAL), ("turned", None, SUPERVISOR)]),
+    ],
+)
+def test_a_blind_standby_that_catches_up_with_what_is_over_tells_nothing(
+    subject: Subject, before: Data, steps: list[tuple[str, str | None, Data]]
+) -> None:
+    pair = Pair(subject, before)
+    first, second = steps
+    assert pair.see(FRONT, *first) == [f"front {first[0]}"]
+    assert pair.wait(BLIND_NS) == []
+    assert pair.place.blind == frozenset({SPARE})
+    assert pair.see(FRONT, *second) == [f"front {second[0]}"]
+    assert pair.see(SPARE, *first) + pair.see(SPARE, *second) == []
+    assert pair.wait(BLIND_NS) == []
+    assert (pair.place.blind, pair.place.leader) == (frozenset(), FRONT)
+
+
+def test_what_a_reader_sees_long_after_it_missed_something_is_no_catching_up() -> None:
+    pair = Pair()
+    assert pair.put(SPARE) + pair.take(SPARE) == []
+    assert pair.wait(BLIND_NS) == ["front-b inserted", "front-b removed"]
+    assert pair.wait(2 * BLIND_NS) == []
+    assert pair.place.blind == frozenset({FRONT})
+    assert pair.put(FRONT) + pair.take(FRONT) == []
+    assert pair.wait(BLIND_NS) == ["front inserted", "front removed"]
+
+
 def test_what_a_new_leader_sees_settles_what_it_missed() -> None:
     pair = Pair()
     pair.put(FRONT)
@@ -530,10 +579,6 @@ def test_several_keys_on_both_readers_are_told_once() -> None:
     assert pair.take(SPARE) + pair.see(SPARE, "ambiguous", None, AMBIGUOUS) == []
     assert pair.lose(FRONT) == []
     assert pair.see(SPARE, "removed", None, ABSENT) == ["front-b removed"]
-
-
-NORMAL = {"position": "normal", "position_code": 2}
-LOCKED = {"position": "locked", "position_code": 1}
 
 
 @pytest.mark.parametrize(
