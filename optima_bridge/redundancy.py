@@ -197,6 +197,8 @@ class Redundancy:
             reader.agree(now_ns)
         elif before is None and reader.owed and event.state is not None:
             pass  # it found what was true before that
+        elif reader.owed and _is_passing(view):
+            pass  # the way to what it owes
         elif self._leader is not reader:
             known = next((report.view for report in reversed(reader.ahead) if report.view is not None), self._told)
             if _is_news(event, view, known):
@@ -204,7 +206,10 @@ class Redundancy:
         else:
             if (found := _index(other.ahead, event)) is not None:
                 for _ in range(found):
-                    self._tell_ahead(other, now_ns)
+                    if _is_passing(other.ahead[0].view):
+                        other.ahead.popleft()
+                    else:
+                        self._tell_ahead(other, now_ns)
                 other.ahead.popleft()
                 for seeing in (reader, other):
                     seeing.agree(now_ns)
@@ -238,7 +243,7 @@ class Redundancy:
 
     def _tell_late(self, reader: _Reader) -> None:
         """Tell what the leader will not report any more, and what is not true any more."""
-        for report in reader.ahead:
+        for report in (report for report in reader.ahead if not _is_passing(report.view)):
             self._news.append(Told(reader.name, msgspec.structs.replace(report.event, state=None), is_late=True))
         reader.ahead.clear()
 
@@ -362,6 +367,11 @@ def _is_news(event: Event, view: View | None, known: View | None) -> bool:
     if event.action == "removed" and known is not None and known.identifier != event.identifier:
         return False
     return not view.is_like(known)
+
+
+def _is_passing(view: View | None) -> bool:
+    """Whether a keylock is on its way to a position: not every make tells that."""
+    return view is not None and view.state.get("position") == "between"
 
 
 def _window_ns(event: Event) -> int:

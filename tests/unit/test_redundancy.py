@@ -26,6 +26,7 @@ SLOW_MS = 700  # between what a hand does and what it does next
 
 LOCKED: Data = {"position": "locked", "position_code": 1}
 NORMAL: Data = {"position": "normal", "position_code": 2}
+BETWEEN: Data = {"position": "between", "position_code": 0}
 SUPERVISOR: Data = {"position": "supervisor", "position_code": 3}
 
 
@@ -600,6 +601,34 @@ def test_keylocks_and_seals_fail_over_as_keys_do(subject: Subject, action: str, 
     assert pair.lose(SPARE) == [
         f"front {'turned' if action == 'turned' else {'opened': 'closed', 'closed': 'opened'}[action]}"
     ]
+
+
+def test_on_its_way_a_keylock_is_told_by_the_leader_only() -> None:
+    pair = Pair(Subject.KEYLOCK, LOCKED)
+    assert pair.see(FRONT, "turned", None, NORMAL) == ["front turned"]
+    assert pair.see(SPARE, "turned", None, BETWEEN) + pair.see(SPARE, "turned", None, NORMAL) == []
+    assert pair.see(SPARE, "turned", None, BETWEEN) + pair.see(SPARE, "turned", None, LOCKED) == []
+    assert pair.see(FRONT, "turned", None, LOCKED) == ["front turned"]
+    assert pair.wait(BLIND_NS) == []
+    assert pair.place.blind == frozenset()
+    pair.lose(FRONT)
+    assert pair.see(SPARE, "turned", None, BETWEEN) == ["front-b turned"]
+    assert pair.place.view == View(BETWEEN)
+
+
+def test_a_turn_is_told_once_when_the_primary_is_lost_before_the_standby_is_on_its_way() -> None:
+    pair = Pair(Subject.KEYLOCK, LOCKED)
+    assert pair.see(FRONT, "turned", None, NORMAL) == ["front turned"]
+    assert pair.lose(FRONT) == []
+    assert pair.see(SPARE, "turned", None, BETWEEN) + pair.see(SPARE, "turned", None, NORMAL) == []
+    assert pair.place.view == View(NORMAL)
+
+    pair = Pair(Subject.KEYLOCK, LOCKED)
+    pair.see(FRONT, "turned", None, NORMAL)
+    pair.lose(FRONT)
+    assert pair.see(SPARE, "turned", None, BETWEEN) == []
+    assert pair.wait(BLIND_NS) == ["front-b turned"]  # it stays there
+    assert pair.place.view == View(BETWEEN)
 
 
 def test_what_happens_to_a_seal_that_stays_broken_is_told_once() -> None:
