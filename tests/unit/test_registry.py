@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from click.testing import CliRunner
 
+from optima_bridge.cli.drivers import drivers
+from optima_bridge.cli.options import Settings
 from optima_bridge.driver import CONTRACT, ENTRY_POINT_GROUP, DriverInfo
 from optima_bridge.errors import ContractMismatch, DriverError, DriverNotFound, DuplicateDriver
 from optima_bridge.model import Maturity
@@ -77,3 +82,38 @@ def test_a_damaged_package_is_named(value: str) -> None:
     with pytest.raises(DriverError, match="cannot be imported") as caught:
         load("broken", [point("broken", value)])
     assert value in str(caught.value)
+
+
+BROKEN = {
+    "def (": "cannot be imported: SyntaxError: ",
+    "1 / 0": "cannot be imported: ZeroDivisionError: division by zero",
+    "raise ValueError('no good')": "cannot be imported: ValueError: no good",
+    "raise SystemExit(0)": "cannot be imported: SystemExit: 0",
+    "import not_there": "cannot be imported: ModuleNotFoundError: No module named 'not_there'",
+    "class Driver:\n    pass": "cannot be imported: AttributeError: type object 'Driver' has no attribute 'info'",
+    "class Driver:\n    info = 3": "is no driver: its info is 3, not a DriverInfo",
+    "from optima_drivers.loopback import LoopbackDriver\nclass Driver:\n    info = LoopbackDriver.info": (
+        "is no driver: its Settings are None, not a class of DriverSettings"
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "why"), BROKEN.items())
+def test_a_driver_that_fails_in_its_own_code_is_named_and_hides_no_other(
+    source: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad_doors.py").write_text(source)
+    info = tmp_path / "optima_driver_doors-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: optima-driver-doors\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\ndoors = bad_doors:Driver\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "bad_doors", raising=False)
+    with pytest.raises(DriverError) as caught:
+        load("doors")
+    assert str(caught.value).startswith(f"driver 'doors' (optima-driver-doors 1.2) {why}")
+    listed = CliRunner().invoke(drivers, ["list"], obj=Settings(json=True))
+    found = {driver["name"]: driver for driver in json.loads(listed.stdout)["drivers"]}
+    assert found["doors"]["maturity"] == "broken"
+    assert why in found["doors"]["summary"]
+    assert found["loopback"]["maturity"] != "broken"
