@@ -61,6 +61,12 @@ def _is_of_the_package(path: PurePosixPath) -> bool:
 
 
 def _renamed(text: str, name: str, package: str) -> str:
+    """`text` with the names changed, all at once: the new name may have an old one in it."""
+    names = {
+        f"{TEMPLATE_PACKAGE}.{TEMPLATE}": package,
+        "optima_driver_template": package,
+        "Template": name.title().replace("-", ""),
+        "template": name,
+    }
     lines = [line for line in text.splitlines(keepends=True) if not line.startswith(LEFT_OUT)]
-    text = "".join(lines).replace(f"{TEMPLATE_PACKAGE}.{TEMPLATE}", package).replace("optima_driver_template", package)
-    return text.replace("Template", name.title().replace("-", "")).replace("template", name)
+    return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], "".join(lines))

@@ -69,6 +69,15 @@ def test_its_tests_pass_as_generated_and_none_is_left_out_but_that_of_a_second_t
     assert re.match(r"\d+ passed, 1 skipped in ", last_line), last_line
 
 
+@pytest.mark.parametrize("name", ["my-template", "template-2", "optima-driver-template"])
+def test_its_name_may_have_the_models_name_in_it(name: str, tmp_path: Path) -> None:
+    folder = new_driver.make(name, tmp_path)
+    install(folder)
+    assert " passed in " in run(folder, "pytest", "-q", "-p", "no:cacheprovider", "tests/test_codec.py")
+    shown = json.loads(run(folder, "optima_bridge.cli", "drivers", "show", name, "--json"))
+    assert shown["name"] == name
+
+
 def test_the_program_lists_it_beside_the_shipped_ones(made: Path) -> None:
     listed = run(made, "optima_bridge.cli", "drivers", "list")
     assert re.search(r"^door-seal2 +experimental +seal-switch +seal switch that sends O and C$", listed, re.MULTILINE)
