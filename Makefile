@@ -25,11 +25,13 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check quick docs format lint types imports coverage wheel lock clean
+.PHONY: help env demo test check quick docs format lint types imports coverage wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+env: $(STAMP)  ## .venv with optima-bridge and pip in it, to work in: . .venv/bin/activate
 
 demo: $(STAMP)  ## a simulated store, its real daemon and its MQTT messages (uv run bridge demo)
 	@$(BIN)/bridge demo $(ARGS)

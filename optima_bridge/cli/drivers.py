@@ -14,7 +14,7 @@ from optima_bridge.cli.options import Settings
 from optima_bridge.cli.render import flat, table
 from optima_bridge.errors import DriverError, NotFound, UsageError
 
-NEW_STEPS = ("pip install -e . pytest", "pytest")
+NEW_STEPS = ("python -m pip install -e . pytest", "python -m pytest")
 
 
 @click.group()

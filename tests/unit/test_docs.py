@@ -90,6 +90,13 @@ def test_a_marked_block_prints_what_the_document_says(how: str, text: str, tmp_p
     assert re.fullmatch(pattern, done.stdout.rstrip("\n"), re.DOTALL), f"expected\n{shown}\ngot\n{done.stdout}"
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
+def test_what_make_is_told_to_do_it_does(path: Path) -> None:
+    targets = {*re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)}
+    told = re.findall(r"(?:`|^\$ )make\b ?([a-z]*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {*told} <= targets  # alone it prints its help
+
+
 def test_there_are_marked_blocks_at_all() -> None:
     assert len(list(_runs())) >= 3
 

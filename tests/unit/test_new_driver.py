@@ -131,7 +131,12 @@ def test_the_name_of_an_installed_driver_is_refused(tmp_path: Path) -> None:
 
 def test_it_ends_with_what_to_type_next(tmp_path: Path) -> None:
     done = CliRunner().invoke(drivers, ["new", "mine", "--directory", str(tmp_path)], obj=Settings())
-    steps = [f"cd {tmp_path}/optima-driver-mine", "pip install -e . pytest", "pytest", "bridge drivers show mine"]
+    steps = [
+        f"cd {tmp_path}/optima-driver-mine",
+        "python -m pip install -e . pytest",
+        "python -m pytest",
+        "bridge drivers show mine",
+    ]
     assert [line.strip() for line in done.output.splitlines()[1:]] == steps
     done = CliRunner().invoke(drivers, ["new", "yours", "--directory", str(tmp_path)], obj=Settings(json=True))
     assert json.loads(done.output)["folder"] == f"{tmp_path}/optima-driver-yours"
