@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from optima_bridge.cli import new_driver
 from optima_bridge.cli.drivers import drivers
 from optima_bridge.cli.options import Settings
+from optima_bridge.config import ConfigPaths
 from optima_bridge.driver import ENTRY_POINT_GROUP
 from optima_bridge.errors import UsageError
 
@@ -127,6 +128,15 @@ def test_the_name_of_an_installed_driver_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(drivers, ["new", "loopback", "--directory", str(tmp_path)], obj=Settings())
     assert isinstance(done.exception, UsageError)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [*REPOSITORY.glob("examples/*/README.md"), REPOSITORY / "drivers/optima_drivers/_template/README.md"],
+    ids=lambda path: path.parent.name,
+)
+def test_its_readme_names_the_file_that_the_daemon_reads(readme: Path) -> None:
+    assert set(re.findall(r"/etc/[\w./-]+", readme.read_text(encoding="utf-8"))) == {str(ConfigPaths().main)}
 
 
 def test_it_ends_with_what_to_type_next(tmp_path: Path) -> None:
