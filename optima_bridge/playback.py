@@ -8,15 +8,17 @@ device goes on, and the driver hears answers that it did not ask for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 from optima_bridge.driver import Driver, DriverSettings
-from optima_bridge.errors import LinkLost, UsageError
+from optima_bridge.errors import BridgeError, DriverError, LinkLost, UsageError
 from optima_bridge.link import MemoryPeer, memory_pair
+from optima_bridge.link.base import BYTE_OPENERS
 from optima_bridge.link.tap import SCHEMA, Piece
 from optima_bridge.model import Event
 from optima_bridge.virtual_time import run, virtual_loop
@@ -24,6 +26,7 @@ from optima_bridge.virtual_time import run, virtual_loop
 NS_PER_MS = 1e6
 LAST_EVENT_S = 0.05  # an event may be decided a little later than it was then
 NO_QUESTION_S = 0.5
+MAX_MS = 31 * 24 * 3600 * 1000
 
 Told = tuple[str, str]
 """Subject and action of an event."""
@@ -64,9 +67,7 @@ def read(path: Path) -> Recording:
         pieces: list[Piece] = []
         for line in lines:
             number += 1
-            piece = msgspec.json.decode(line, type=Piece)
-            bytes.fromhex(piece.hex)
-            pieces.append(piece)
+            pieces.append(_piece(line, pieces[-1].t_ms if pieces else 0))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, msgspec.DecodeError) as error:
@@ -82,6 +83,19 @@ def read(path: Path) -> Recording:
     return Recording(header, pieces[: ends[0]] if ends else pieces)
 
 
+def _piece(line: bytes, after_ms: float) -> Piece:
+    """The piece of one line.
+
+    Raises:
+        ValueError: it is none, or not from that moment or later.
+    """
+    piece = msgspec.json.decode(line, type=Piece)
+    bytes.fromhex(piece.hex)
+    if not after_ms <= piece.t_ms < MAX_MS:
+        raise ValueError(f"t_ms goes from 0 to 31 days, never back: {piece.t_ms:g}")
+    return piece
+
+
 def play(
     driver: type[Driver], recording: Recording, told: Callable[[float, Event], None], speed: float = 0
 ) -> list[Told]:
@@ -91,9 +105,16 @@ def play(
         speed: so many times faster than it was recorded; 0: without waiting.
 
     Raises:
-        UsageError: the recorded settings are none of this driver.
+        UsageError: the recorded settings are none of this driver, or it works on no byte pipe.
+        DriverError: it failed in its own code.
         BridgeError: what the driver gave up with.
     """
+    if driver.info.schemes.isdisjoint(BYTE_OPENERS):
+        raise UsageError(
+            f"the driver {driver.info.name} cannot be played to: it works on no byte pipe",
+            cause=f"it is for {' and '.join(sorted(driver.info.schemes))}, so nothing is ever recorded of it",
+            next_step="see which driver the first line of the recording names",
+        )
     try:
         settings = driver.Settings.model_validate_json(msgspec.json.encode(recording.header.settings))
     except ValueError as error:
@@ -107,10 +128,17 @@ async def _play(
     link, peer = memory_pair("memory:replay", clock_ns=virtual_loop().clock_ns)
     device = asyncio.create_task(_RecordedDevice(peer, pieces).live())
     events: list[Told] = []
-    unit = driver(link, settings)
+    with _own_failures(driver):
+        unit = driver(link, settings)
     try:
-        await unit.start()
-        async for event in unit.events():
+        with _own_failures(driver):
+            await unit.start()
+            stream = unit.events()
+        while True:
+            with _own_failures(driver):
+                event = await anext(stream, None)
+            if event is None:
+                break
             if isinstance(event, Event):
                 events.append((str(event.subject), event.action))
                 told(event.mono_ns / NS_PER_MS, event)
@@ -120,8 +148,33 @@ async def _play(
         device.result()
     finally:
         device.cancel()
-        await unit.stop()
+        with _own_failures(driver):
+            await unit.stop()
     return events
+
+
+@contextmanager
+def _own_failures(driver: type[Driver]) -> Iterator[None]:
+    """What else than our errors comes out of a driver becomes one that names it."""
+    try:
+        yield
+    except BridgeError:
+        raise
+    except (Exception, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        t_ms = virtual_loop().time() * 1000
+        raise DriverError(
+            f"the driver {driver.info.name} failed at t_ms {t_ms:.3f} of the replay: {error!r}",
+            cause=f"a mistake in the driver, in {_place(error)}",
+            next_step="mend it there: what the recorded device said is no reason to fail",
+        ) from error
+
+
+def _place(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}, line {frame.lineno}"
 
 
 class _RecordedDevice:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
 from optima_bridge import playback, registry
-from optima_bridge.errors import LinkTimeout, UsageError
+from optima_bridge.errors import DriverError, LinkTimeout, UsageError
 from optima_bridge.link import memory_pair
 from optima_bridge.link.tap import SCHEMA, Piece, Wire
-from optima_bridge.model import Event
+from optima_bridge.model import DeviceIdentity, Event
 from optima_bridge.playback import Header, Recording
 from optima_drivers.ds2480b.simulator import Ds2480bSimulator
 from optima_drivers.loopback.simulator import LoopbackSimulator
+from optima_drivers.rfid125 import Rdm6300Driver
 from optima_drivers.rfid125.simulator import Rfid125Simulator
 from tests.virtual_time import run, virtual_loop
 
@@ -154,6 +156,13 @@ def write(folder: Path, *lines: object, **header: object) -> Path:
     [
         ([{"t_ms": "x"}], {}, "line 2, is no line of a recording"),
         ([{"t_ms": 0}, {"t_ms": 1, "hex": "0"}], {}, "line 3, is no line of a recording"),
+        ([{"t_ms": -1}], {}, "line 2, is no line of a recording: t_ms goes from 0 to 31 days, never back: -1"),
+        ([{"t_ms": 1e300}], {}, "line 2, is no line of a recording: t_ms goes from 0 to 31 days"),
+        (
+            [{"t_ms": 2}, {"t_ms": 1}],
+            {},
+            "line 3, is no line of a recording: t_ms goes from 0 to 31 days, never back: 1",
+        ),
         ([], {"driver": 5}, "line 1, is no line of a recording"),
         ([], {"schema": "optima.wire/9"}, "another form: optima.wire/9"),
         ([], {"masked": True}, "holds how many bytes there were, not which"),
@@ -171,6 +180,64 @@ def test_an_empty_file_and_a_folder_are_no_recordings(tmp_path: Path) -> None:
     for path, why in ((tmp_path / "empty", "line 1"), (tmp_path, "cannot be read")):
         with pytest.raises(UsageError, match=why):
             playback.read(path)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in registry.installed() if "memory" not in registry.load(name).info.schemes]
+)
+def test_a_driver_of_another_kind_of_link_is_refused(name: str) -> None:
+    header = Header(SCHEMA, "front", name, masked=False, settings={})
+    with pytest.raises(UsageError, match=f"the driver {name} cannot be played to: it works on no byte pipe"):
+        play(Recording(header, [Piece(0, dir="in", hex="00")]))
+
+
+class Failing(Rdm6300Driver):
+    """Fails in the given method, a second after the start."""
+
+    where: ClassVar = "events"
+    what: ClassVar[BaseException] = KeyError(7)
+
+    async def start(self) -> DeviceIdentity:
+        await asyncio.sleep(1)
+        if self.where == "start":
+            raise self.what
+        return await super().start()
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        if self.where == "events":
+            raise self.what
+        async for event in super().events():
+            yield event
+
+    async def stop(self) -> None:
+        if self.where == "stop":
+            raise self.what
+
+
+@pytest.mark.parametrize("what", [KeyError(7), asyncio.CancelledError(), TimeoutError()], ids=repr)
+@pytest.mark.parametrize("where", ["start", "events", "stop"])
+def test_a_driver_that_fails_in_its_own_code_is_named_with_the_time(
+    where: str, what: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Failing, "where", where)
+    monkeypatch.setattr(Failing, "what", what)
+    header = Header(SCHEMA, "front", "rdm6300", masked=False, settings={})
+    recording = Recording(header, [Piece(0, dir="in", hex="00"), Piece(3000, dir="in", hex="00")])
+    with pytest.raises(DriverError) as caught:
+        playback.play(Failing, recording, lambda _, __: None)
+    t_ms = "3050.000" if where == "stop" else "1000.000"
+    assert str(caught.value) == f"the driver rdm6300 failed at t_ms {t_ms} of the replay: {what!r}"
+    assert caught.value.__cause__ is what
+    assert re.search(rf"{__file__}, line \d+$", caught.value.cause)
+
+
+def test_what_fails_where_the_events_are_told_is_no_failure_of_the_driver() -> None:
+    def told(_: float, __: Event) -> None:
+        raise BrokenPipeError
+
+    recording = record("rdm6300")
+    with pytest.raises(BrokenPipeError):
+        playback.play(registry.load("rdm6300"), recording, told)
 
 
 def test_settings_that_the_driver_does_not_know_are_refused(tmp_path: Path) -> None:
