@@ -12,7 +12,7 @@ from optima_bridge.api.keys import SERVICE, STREAMS, asking
 from optima_bridge.api.stream import Subscription
 from optima_bridge.api.trail import actor_of
 from optima_bridge.errors import UsageError
-from optima_bridge.link.tap import NOTICE, SCHEMA, Piece
+from optima_bridge.link.tap import MASKED_NOTICE, NOTICE, SCHEMA, Piece
 
 
 async def heard(request: web.Request) -> web.StreamResponse:
@@ -31,7 +31,7 @@ async def heard(request: web.Request) -> web.StreamResponse:
         "driver": device["driver"],
         "version": __version__,
         "masked": wire.masked,
-        "notice": NOTICE,
+        "notice": MASKED_NOTICE if wire.masked else NOTICE,
         "settings": device["settings"],
     }
     await service.audit.note("wire.heard", actor_of(asking(request)), device=name, masked=wire.masked)

@@ -24,7 +24,9 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command()
 @click.argument("device")
 @click.option("-o", "--output", type=FILE, required=True, metavar="FILE", help="Where to; never overwritten.")
-@click.option("--for", "for_s", type=click.FloatRange(0, 86400), metavar="SECONDS", help="End after so long.")
+@click.option(
+    "--for", "for_s", type=click.FloatRange(0, 86400, min_open=True), metavar="SECONDS", help="End after so long."
+)
 @click.pass_obj
 def record(settings: Settings, device: str, output: Path, for_s: float | None) -> None:
     """Record what goes over the wire of DEVICE, and the events that its driver makes of it, until Ctrl-C.
@@ -40,7 +42,13 @@ def record(settings: Settings, device: str, output: Path, for_s: float | None) -
     """
     until = None if for_s is None else time.monotonic() + for_s
     stream = Daemon(settings).live(f"/v1/devices/{quote(device, safe='')}/wire", until)
-    header = next(stream)
+    header = next(stream, None)
+    if header is None:
+        raise UsageError(
+            f"the {for_s:g} s were over before the daemon answered; nothing was recorded",
+            cause="the time is too short, or this PC is busy",
+            next_step=f"record for longer: bridge record {device} -o {output} --for 60",
+        )
     pieces = events = 0
     try:
         output.touch(PRIVATE, exist_ok=False)
@@ -83,6 +91,12 @@ def replay(settings: Settings, file: Path, speed: float | None, must_agree: bool
 
     settings.stream = True
     recording = playback.read(file)
+    if must_agree and not any(piece.dir for piece in recording.pieces):
+        raise UsageError(
+            f"{file} has no bytes in it, so there is nothing that could differ",
+            cause="nothing went over the wire while it was recorded, or what was recorded was cut off",
+            next_step=f"record it once more: bridge record {recording.header.device} -o FILE",
+        )
     driver = registry.load(recording.header.driver)
 
     def show(t_ms: float, event: Event) -> None:
@@ -97,6 +111,8 @@ def replay(settings: Settings, file: Path, speed: float | None, must_agree: bool
         raise _differs(file, recording.events, made)
     if settings.json:
         settings.print_json({"type": "result", "ok": True, "rc": 0, "error": None, "events": len(made)})
+    elif must_agree and not settings.quiet:
+        click.echo(f"{file}: {len(made)} events, all as recorded")
 
 
 def _differs(file: Path, recorded: list[tuple[str, str]], made: list[tuple[str, str]]) -> ReplayDiffers:

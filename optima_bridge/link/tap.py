@@ -15,6 +15,9 @@ MAX_OPENING_BYTES = 16 << 10
 NS_PER_MS = 1e6
 SCHEMA = "optima.wire/1"
 NOTICE = "identifiers of keys and cards are in here as the device sent them"
+MASKED_NOTICE = (
+    "secrets may go over this wire, so it is told how many bytes there are, not which; this cannot be replayed"
+)
 
 
 class Piece(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -194,6 +194,8 @@ async def test_where_secrets_may_be_no_byte_leaves_the_daemon(monkeypatch: pytes
     async with Store() as store:
         reader, writer, header = await heard(store)
         assert header["masked"] is True
+        assert "identifiers" not in header["notice"]
+        assert "how many bytes there are, not which" in header["notice"]
         store.simulator.key_in(KEY)
         await store.until(lambda: store.service.hub.state_of("front")["key"].get("presence") == "present")
         await store.stop()
@@ -252,10 +254,22 @@ async def test_what_is_recorded_is_private_and_replays_with_the_same_events(stor
     assert out.endswith(" 2 events\n")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     status, out, err = await bridge("replay", str(file), "--assert")
-    assert (status, [line.split()[1:] for line in out.splitlines()]) == (0, [["key", "inserted"], ["key", "removed"]])
+    *events, last = out.splitlines()
+    assert (status, [line.split()[1:] for line in events]) == (0, [["key", "inserted"], ["key", "removed"]])
+    assert last == f"{file}: 2 events, all as recorded"
     assert (err, KEY in out) == ("", False)
     status, _, err = await bridge("record", "front", "-o", str(file), "--socket", str(store.socket))
     assert (status, "cannot be written: file exists" in err) == (2, True)
+
+
+async def test_a_recording_without_bytes_asserts_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "front.jsonl"
+    header = {"schema": "optima.wire/1", "device": "front", "driver": "loopback", "masked": False, "settings": {}}
+    for rest in ("", '{"t_ms": 0, "link": "opened"}\n'):
+        file.write_text(json.dumps(header) + "\n" + rest)
+        status, _, err = await bridge("replay", str(file), "--assert")
+        assert (status, "has no bytes in it" in err) == (2, True)
+        assert (await bridge("replay", str(file)))[0] == 0
 
 
 async def test_other_events_than_recorded_are_status_10(store: Store, tmp_path: Path) -> None:
@@ -282,6 +296,18 @@ async def test_a_recording_ends_by_itself_after_the_given_time(store: Store, tmp
     status, out, err = await bridge("record", "front", "-o", str(file), "--for", "0.3", "--socket", str(store.socket))
     assert (status, file.exists()) == (0, True), err
     assert out.startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "why"), [("0", "is not in the range"), ("0.000001", "were over before the daemon answered")]
+)
+async def test_a_time_in_which_nothing_can_be_recorded_is_refused(
+    seconds: str, why: str, store: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "front.jsonl"
+    command = ("record", "front", "-o", str(file), "--for", seconds, "--socket", str(store.socket))
+    status, _, err = await bridge(*command)
+    assert (status, why in err, file.exists()) == (2, True, False), err
 
 
 async def test_a_recording_that_the_daemon_ends_says_why(store: Store, tmp_path: Path) -> None:
