@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
+from pydantic import ValidationError
 
 from optima_bridge.driver import Driver, DriverSettings
 from optima_bridge.errors import BridgeError, DriverError, LinkLost, UsageError
@@ -117,8 +118,9 @@ def play(
         )
     try:
         settings = driver.Settings.model_validate_json(msgspec.json.encode(recording.header.settings))
-    except ValueError as error:
-        raise UsageError(f"the driver {driver.info.name} does not take the recorded settings: {error}") from error
+    except ValidationError as error:
+        why = "; ".join(f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors(include_url=False))
+        raise UsageError(f"the driver {driver.info.name} does not take the recorded settings: {why}") from error
     return run(_play(driver, settings, recording.pieces, told), speed)
 
 

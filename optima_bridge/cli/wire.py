@@ -88,6 +88,7 @@ def replay(settings: Settings, file: Path, speed: float | None, must_agree: bool
     IDENTIFIERS OF KEYS AND CARDS ARE IN THE FILE; they are not shown.
     """
     from optima_bridge import playback, registry
+    from optima_bridge.config.check import check_settings
 
     settings.stream = True
     recording = playback.read(file)
@@ -98,6 +99,12 @@ def replay(settings: Settings, file: Path, speed: float | None, must_agree: bool
             next_step=f"record it once more: bridge record {recording.header.device} -o FILE",
         )
     driver = registry.load(recording.header.driver)
+    if problems := check_settings(driver, dict(recording.header.settings), f"{file}, line 1, settings"):
+        raise UsageError(
+            "\n".join(map(str, problems)),
+            cause=f"it was recorded with another version of the driver {driver.info.name}, or was changed since",
+            next_step=f"see the settings of today: bridge drivers show {driver.info.name}",
+        )
 
     def show(t_ms: float, event: Event) -> None:
         if settings.json:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from optima_bridge import registry
-from optima_bridge.config.layers import Merged, Tree
+from optima_bridge.config.layers import Layer, Merged, Tree
 from optima_bridge.config.locate import Path
 from optima_bridge.config.model import DEVICE_KEYS, Config
 from optima_bridge.config.problems import Problem, dotted, nearest, shortened
@@ -39,6 +40,13 @@ def check(merged: Merged) -> tuple[Config | None, list[Problem]]:
     problems += _shared_ports(tables, merged)
     problems += _unfit_standbys(tables, None if problems else config, merged)
     return (None if problems else config), problems
+
+
+def check_settings(driver: type[Driver], settings: Tree, source: str) -> list[Problem]:
+    """What is wrong with settings that stand elsewhere than in a configuration, in the same words."""
+    merged = Merged(FilePath(source))
+    merged.add(Layer(source, settings))
+    return _validate(driver.Settings, merged.tree, (), merged)[1]
 
 
 def _validate(

@@ -241,7 +241,9 @@ def test_what_fails_where_the_events_are_told_is_no_failure_of_the_driver() -> N
 
 
 def test_settings_that_the_driver_does_not_know_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="does not take the recorded settings"):
+    with pytest.raises(
+        UsageError, match=r"does not take the recorded settings: speed: Extra inputs are not permitted$"
+    ):
         play(playback.read(write(tmp_path, settings={"speed": 1})))
 
 

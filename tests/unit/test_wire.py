@@ -262,6 +262,17 @@ async def test_what_is_recorded_is_private_and_replays_with_the_same_events(stor
     assert (status, "cannot be written: file exists" in err) == (2, True)
 
 
+async def test_settings_that_are_none_of_the_driver_are_said_as_config_check_says_them(tmp_path: Path) -> None:
+    file = tmp_path / "front.jsonl"
+    header = {"schema": "optima.wire/1", "device": "front", "driver": "rdm6300", "masked": False}
+    file.write_text(json.dumps({**header, "settings": {"hold_ms": "x", "hold_sm": 1}}) + "\n")
+    status, _, err = await bridge("replay", str(file))
+    assert status == 2
+    assert f'{file}, line 1, settings: hold_ms = "x": must be a whole number, ' in err
+    assert f'{file}, line 1, settings: hold_sm: unknown key (did you mean "hold_ms"?)' in err
+    assert "bridge drivers show rdm6300" in err
+
+
 async def test_a_recording_without_bytes_asserts_nothing(tmp_path: Path) -> None:
     file = tmp_path / "front.jsonl"
     header = {"schema": "optima.wire/1", "device": "front", "driver": "loopback", "masked": False, "settings": {}}
