@@ -30,6 +30,7 @@
     ├── ApiError               the control API cannot have its socket
     ├── Busy                   all places are taken at the moment (rc 6)
     ├── TimedOut               what was waited for did not come (rc 7)
+    ├── RecordingCut           a recording cannot be written on (rc 9)
     ├── ReplayDiffers          a recording makes other events than it did (rc 10)
     ├── DaemonUnavailable      no daemon answers on the socket (rc 8)
     ├── AccessDenied           the caller's role does not allow it (rc 4)
@@ -706,6 +707,16 @@ class TimedOut(BridgeError, TimeoutError):
     retryable = True
     default_cause = "it takes longer, or it will not happen"
     default_next_step = "see what is missing: bridge status"
+
+
+class RecordingCut(BridgeError):
+    """A recording cannot be written on; what was written before is kept, in whole lines. Example: the disk is full."""
+
+    code = "E-RECORDING"
+    exit_status = 9
+    retryable = True
+    default_cause = "the disk is full or damaged"
+    default_next_step = "make room there, or record to another disk: bridge record DEVICE -o FILE"
 
 
 class ReplayDiffers(BridgeError):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import click
 
-from optima_bridge.cli.client import Daemon
+from optima_bridge.cli.client import Daemon, Document
 from optima_bridge.cli.options import Settings
-from optima_bridge.errors import ReplayDiffers, UsageError
+from optima_bridge.errors import RecordingCut, ReplayDiffers, UsageError
 
 if TYPE_CHECKING:
     from optima_bridge.model import Event
@@ -54,14 +56,13 @@ def record(settings: Settings, device: str, output: Path, for_s: float | None) -
         output.touch(PRIVATE, exist_ok=False)
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {(error.strerror or str(error)).lower()}") from error
-    with output.open("w", encoding="ascii") as file:
-        file.write(json.dumps(header) + "\n")
+    with output.open("wb", buffering=0) as file:
+        _append(file, header, "nothing is kept")
         if not settings.json and not settings.quiet:
             click.echo(f"recording {device}; {header['notice']}", err=True)
         try:
             for piece in stream:
-                file.write(json.dumps(piece) + "\n")
-                file.flush()
+                _append(file, piece, f"the {pieces} lines and {events} events before are kept")
                 pieces += 1
                 events += "subject" in piece
         except KeyboardInterrupt:
@@ -71,6 +72,20 @@ def record(settings: Settings, device: str, output: Path, for_s: float | None) -
         settings.print_json({**document, "masked": header["masked"]})
     elif not settings.quiet:
         click.echo(f"{output}: {pieces} lines, {events} events")
+
+
+def _append(file: FileIO, record: Document, kept: str) -> None:
+    """Write a whole line, or none of it."""
+    line, size_bytes = json.dumps(record).encode("ascii") + b"\n", file.tell()
+    try:
+        while line:
+            line = line[file.write(line) :]
+    except OSError as error:
+        with suppress(OSError):
+            file.truncate(size_bytes)
+        raise RecordingCut(
+            f"{file.name} cannot be written: {(error.strerror or str(error)).lower()}; {kept}"
+        ) from error
 
 
 @click.command()

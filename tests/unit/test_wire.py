@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import stat
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 from pydantic import Field
 
+from optima_bridge import playback
 from optima_bridge.driver import DriverInfo, DriverSettings, wire_may_hold_secrets
 from optima_bridge.errors import LinkLost
 from optima_bridge.link import memory_pair
@@ -319,6 +321,41 @@ async def test_a_time_in_which_nothing_can_be_recorded_is_refused(
     command = ("record", "front", "-o", str(file), "--for", seconds, "--socket", str(store.socket))
     status, _, err = await bridge(*command)
     assert (status, why in err, file.exists()) == (2, True, False), err
+
+
+@pytest.mark.parametrize("room_bytes", [100, 800])
+async def test_where_the_disk_is_full_whole_lines_are_kept(room_bytes: int, store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "front.jsonl"
+
+    code = (  # a write over the limit is cut, the next one fails (setrlimit(2))
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room_bytes}, {room_bytes}));"
+        "from optima_bridge.cli.app import main; sys.exit(main())"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, "record", "front", "-o", str(file), "--socket", str(store.socket)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(LIMIT_S):
+        ended = asyncio.create_task(process.communicate())
+        while not ended.done():
+            store.simulator.key_out()
+            store.simulator.key_in(KEY)
+            await asyncio.wait([ended], timeout=0.1)
+    err = ended.result()[1].decode()
+    assert (process.returncode, "error E-RECORDING" in err, "cannot be written: file too large" in err) == (
+        9,
+        True,
+        True,
+    )
+    text = file.read_text()
+    if room_bytes == 100:
+        assert (text, "nothing is kept" in err) == ("", True)
+        return
+    *_, last = text.splitlines(keepends=True)
+    assert (last[-1], isinstance(json.loads(last), dict)) == ("\n", True)
+    pieces = len(text.splitlines()) - 1
+    assert f"the {pieces} lines and " in err
+    assert len(playback.read(file).pieces) == pieces
 
 
 async def test_a_recording_that_the_daemon_ends_says_why(store: Store, tmp_path: Path) -> None:
