@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
 from optima_bridge.driver import Driver
 from optima_bridge.errors import LinkError
-from optima_bridge.link import MemoryLink, MemoryPeer, memory_pair
+from optima_bridge.link import Line, MemoryLink, MemoryPeer, memory_pair
 from optima_bridge.model import Event, Observation, Subject
 from optima_drivers.contacts.simulator import ScaleSimulator, SwitchSimulator
 from tests.virtual_time import run, virtual_loop
@@ -26,6 +26,23 @@ def join(simulator: SwitchSimulator, clock_ns: Callable[[], int] = time.monotoni
     if isinstance(simulator, ScaleSimulator):
         peer.on_write = lambda data: peer.feed(simulator.receive(data))
     return link, peer
+
+
+class FollowingLater(ScaleSimulator):
+    """Its lines follow the feed some time after it is switched.
+
+    Attributes:
+        off_s: how long after it is off.
+        on_s: how long after it is on.
+    """
+
+    def __init__(self, closed: Iterable[Line], *, off_s: float = 0, on_s: float = 0, **counters: int) -> None:
+        super().__init__(closed, **counters)
+        self.off_s, self.on_s = off_s, on_s
+
+    def outputs(self, dtr: bool, rts: bool) -> None:
+        delay_s = self.on_s if rts else self.off_s
+        asyncio.get_running_loop().call_later(delay_s, super().outputs, dtr, rts)
 
 
 class Bench:

@@ -54,8 +54,22 @@ def test_a_granted_value_is_revoked_by_the_first_sample_that_differs_or_moved(
         now_ms += pause_ms
         granted = debounce.value
         debounce.sample(raw, now_ms * NS_PER_MS, disturbed=disturbed)
-        if raw == "open" or (granted not in (None, "open") and (raw != granted or disturbed)):
+        if granted is not None and (raw == "open" or (granted != "open" and (raw != granted or disturbed))):
             assert debounce.value == "open"
+
+
+@given(samples)
+def test_the_safe_value_is_the_first_one_only_after_the_time_in_which_another_could_be_granted(
+    steps: list[tuple[int, str, bool]],
+) -> None:
+    debounce = Debounce("open", STABLE_MS * NS_PER_MS)
+    now_ms = 0
+    for pause_ms, raw, disturbed in steps:
+        now_ms += pause_ms
+        before = debounce.value
+        debounce.sample(raw, now_ms * NS_PER_MS, disturbed=disturbed)
+        if before is None and raw == "open":
+            assert (debounce.value == "open") == (now_ms - steps[0][0] >= STABLE_MS)
 
 
 @given(samples, st.integers(1, 25))
@@ -76,6 +90,8 @@ def test_nothing_is_known_before_the_first_decision_and_after_forgetting() -> No
     debounce.sample("closed", NS_PER_MS)
     assert debounce.value is None
     debounce.sample("open", 2 * NS_PER_MS)
+    assert debounce.value is None
+    debounce.sample("open", (STABLE_MS + 1) * NS_PER_MS)
     assert debounce.value == "open"
     debounce.forget()
     assert debounce.value is None

@@ -15,7 +15,7 @@ from optima_bridge.testing import ConformanceCase, LinkContract
 from optima_drivers.contacts import ContactsDriver
 from optima_drivers.contacts.driver import ContactsSettings, KeylockLines
 from optima_drivers.contacts.simulator import SwitchSimulator
-from tests.drivers.contacts_bench import Bench, join, play
+from tests.drivers.contacts_bench import Bench, FollowingLater, join, play
 from tests.virtual_time import virtual_loop
 
 CTS, DSR, DCD, RI = Line
@@ -63,11 +63,40 @@ def test_a_closed_seal_is_found_intact_and_each_opening_and_closing_is_told_once
     play(ContactsDriver, simulator, scenario, seal="dcd")
 
 
-def test_an_open_seal_is_found_broken_at_once() -> None:
+def test_an_open_seal_is_found_broken_as_soon_as_a_closed_one_would_have_shown() -> None:
     async def scenario(bench: Bench) -> None:
-        assert await bench.after(0.01) == [SOUND, (SEAL, "broken")]
+        begun_ns = bench.link.clock_ns()
+        await bench.start()
+        assert await bench.after(0.03) == [SOUND]
+        assert await bench.after(0.04) == [(SEAL, "broken")]
+        assert bench.link.clock_ns() - begun_ns < 500_000_000
 
-    play(ContactsDriver, SwitchSimulator(), scenario, seal="cts")
+    play(ContactsDriver, SwitchSimulator(), scenario, started=False, seal="cts")
+
+
+@pytest.mark.parametrize("follow_ms", [1, 5, 16, 100, 240])
+def test_lines_that_follow_the_feed_later_are_found_as_they_are_and_nothing_has_happened(follow_ms: int) -> None:
+    follow_s = follow_ms / 1000
+    simulator = FollowingLater({CTS, DSR}, off_s=follow_s, on_s=follow_s)
+
+    async def scenario(bench: Bench) -> None:
+        assert await bench.after(1) == [SOUND, (KEYLOCK, "supervisor"), (SEAL, "intact")]
+        assert await bench.after(200) == []
+
+    play(ContactsDriver, simulator, scenario, keylock={"supervisor": "cts"}, seal="dsr")
+
+
+def test_an_inverted_contact_is_not_granted_while_its_line_still_follows_the_feed() -> None:
+    async def scenario(bench: Bench) -> None:
+        assert await bench.after(1) == [SOUND, (KEYLOCK, "locked")]
+
+    play(
+        ContactsDriver,
+        FollowingLater({CTS}, off_s=0.1, on_s=0.1),
+        scenario,
+        keylock={"supervisor": "cts"},
+        inverted=["cts"],
+    )
 
 
 def test_opening_is_told_within_a_poll_and_closing_not_before_it_is_steady() -> None:

@@ -23,7 +23,7 @@ from optima_drivers.contacts.profiles import PROFILES
 from optima_drivers.contacts.readout import ANSWER_TIMEOUT_NS, TRIES, Readout
 from optima_drivers.contacts.seal import SealSettings
 from optima_drivers.contacts.simulator import ScaleSimulator
-from tests.drivers.contacts_bench import Bench, join, play
+from tests.drivers.contacts_bench import Bench, FollowingLater, join, play
 
 CTS = Line.CTS
 SEAL, FAULT = Subject.SEAL, Subject.FAULT
@@ -247,6 +247,18 @@ def test_a_stuck_wire_makes_the_seal_unknown_and_a_sound_one_tells_it_again() ->
         assert isinstance(bench.failure, LinkLost)
 
     play(SealDriver, simulator, scenario, started=False, **TYPED)
+
+
+@pytest.mark.parametrize("follow_ms", [1, 16, 240])
+def test_a_closed_contact_whose_line_follows_its_feed_later_has_not_been_opened(follow_ms: int) -> None:
+    follow_s = follow_ms / 1000
+    simulator = FollowingLater({CTS}, off_s=follow_s, on_s=follow_s)
+
+    async def scenario(bench: Bench) -> None:
+        assert await bench.after(1) == [SOUND, (SEAL, "intact")]
+        assert await bench.after(200) == []
+
+    play(SealDriver, simulator, scenario, **TYPED)
 
 
 @given(st.lists(st.sampled_from(["open", "close", "adjust", "back", "mute", "speak", "stick", "loosen"]), max_size=12))

@@ -4,7 +4,8 @@
                                                   test  each minute: feed off, every line must go off; feed on again
 
 A line that stays on without its feed is shorted or fed from elsewhere: stuck. A cut wire looks like an open contact, which
-is why a closed one must be the one that grants.
+is why a closed one must be the one that grants. At the start the lines get time to follow the feed, so that a closed contact
+is not found open.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from optima_bridge.link import Line, ModemLines, Sample
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 FEED_OFF_S = 0.02  # an input's filter, and the 16 ms that an FTDI adapter may hold its news back
-LOOP_LIMIT_S = 0.25  # for the lines to follow the feed: a terminal server, a busy PC
+LOOP_LIMIT_S = 0.25  # for the lines to follow the feed: an adapter that asks now and then, a busy PC
+LATE_LIMIT_S = 1.5  # behind a terminal server, some look once a second
 RETEST_S = 5  # while a line is stuck
 MIN_POLLS = 3
 LONG_NS = 3600 * NS_PER_S
@@ -91,12 +93,13 @@ class Panel:
         self._counters = counters
         self._before: Sample | None = None
         self._stuck: frozenset[Line] = frozenset()
+        self._limit_s = LATE_LIMIT_S if link.name.startswith("rfc2217:") else LOOP_LIMIT_S
         self._test_due_ns = self._settled_ns = 0
 
     async def start(self) -> None:
-        """Feed the contacts. Raises LinkError: the port has no modem lines."""
+        """Feed the contacts and let the lines follow. Raises LinkError: the port has no modem lines."""
         await self._link.set_outputs(dtr=True, rts=True)
-        await self._link.read_lines()
+        await self._until(self._lines.issubset, 0 if self._settings.feed == "none" else self._limit_s)
         self._test_due_ns = self._link.clock_ns()
 
     async def poll(self) -> View:
@@ -147,18 +150,18 @@ class Panel:
         try:
             await self._link.set_outputs(dtr=rts_feeds, rts=not rts_feeds)
             await asyncio.sleep(FEED_OFF_S)
-            self._stuck = await self._until(lambda lines: not lines)
+            self._stuck = await self._until(lambda lines: not lines, LOOP_LIMIT_S)
         finally:
             await self._link.set_outputs(dtr=True, rts=True)
-        await self._until(lambda lines: on <= lines)
+        await self._until(on.issubset, LOOP_LIMIT_S)
         pause_s = min(RETEST_S, self._settings.loop_test_s) if self._stuck else self._settings.loop_test_s
         now_ns = self._link.clock_ns()
         self._settled_ns = now_ns + SETTLE_MS * NS_PER_MS
         self._test_due_ns = now_ns + pause_s * NS_PER_S
 
-    async def _until(self, fits: Callable[[frozenset[Line]], bool]) -> frozenset[Line]:
+    async def _until(self, fits: Callable[[frozenset[Line]], bool], limit_s: float) -> frozenset[Line]:
         """The watched lines that are on as soon as that fits, or when the limit has passed."""
-        end_ns = self._link.clock_ns() + int(LOOP_LIMIT_S * NS_PER_S)
+        end_ns = self._link.clock_ns() + int(limit_s * NS_PER_S)
         while True:
             on = (await self._link.read_lines()).on & self._lines
             if fits(on) or self._link.clock_ns() >= end_ns:
