@@ -265,6 +265,45 @@ def test_loop_tests_of_sound_wires_say_nothing() -> None:
     play(ContactsDriver, simulator, scenario, seal="cts", loop_test_s=1)
 
 
+@pytest.mark.parametrize(
+    "keylock", [{"supervisor": "cts"}, {"supervisor": "cts", "locked": "dsr"}], ids=["one", "pair"]
+)
+def test_a_line_that_is_late_after_a_loop_test_is_a_fault_and_unknown_and_no_turn(keylock: dict[str, str]) -> None:
+    simulator = FollowingLater({CTS, DCD})
+
+    async def scenario(bench: Bench) -> None:
+        assert await bench.after(1) == [SOUND, (KEYLOCK, "supervisor"), (SEAL, "intact")]
+        simulator.on_s = 1
+        unknown: list[tuple[Subject, object]] = [(FAULT, "raised"), (KEYLOCK, "unknown"), (SEAL, "unknown")]
+        again: list[tuple[Subject, object]] = [(FAULT, "cleared"), (KEYLOCK, "supervisor"), (SEAL, "intact")]
+        assert await bench.after(12) == unknown + again
+        raised = bench.news[0]
+        assert isinstance(raised, Event)
+        assert raised.data == {"code": "line-slow", "lines": ["cts", "dcd"]}
+        simulator.on_s = 0
+        assert await bench.after(20) == []
+        assert bench.driver.counters["pulses"] == 0
+
+    play(ContactsDriver, simulator, scenario, keylock=keylock, seal="dcd", loop_test_s=10)
+
+
+def test_a_contact_that_is_opened_in_a_loop_test_ends_as_open_and_the_others_stay_watched() -> None:
+    simulator = SwitchSimulator({CTS, DSR})
+
+    async def scenario(bench: Bench) -> None:
+        await bench.after(1)
+        while simulator.fed:  # noqa: ASYNC110 - a poll
+            await asyncio.sleep(0.005)
+        simulator.open(DSR)
+        assert await bench.after(0.5) == [(FAULT, "raised"), (SEAL, "unknown")]
+        simulator.open(CTS)
+        assert await bench.after(0.02) == [(KEYLOCK, "turned")]
+        assert await bench.after(1.5) == [(FAULT, "cleared"), (SEAL, "broken")]
+        assert await bench.after(30) == []
+
+    play(ContactsDriver, simulator, scenario, keylock={"supervisor": "cts"}, seal="dsr", loop_test_s=10)
+
+
 def test_edges_that_are_told_late_after_a_loop_test_open_nothing() -> None:
     simulator = SwitchSimulator({CTS})
 

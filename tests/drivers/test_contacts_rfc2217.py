@@ -39,8 +39,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def running(driver_class: type[Driver], simulator: ScaleSimulator, **settings: object) -> AsyncIterator[Bench]:
-    async with TerminalServer(poll_s=0.005) as server:
+async def running(
+    driver_class: type[Driver], simulator: ScaleSimulator, *, look_s: float = 0.005, **settings: object
+) -> AsyncIterator[Bench]:
+    async with TerminalServer(look_s) as server:
         simulator.attach(server.set_lines)
         server.port.on_outputs = simulator.outputs
         server.answer = simulator.receive
@@ -65,6 +67,25 @@ async def test_switches_are_read_and_their_wires_tested() -> None:
         assert turned.state == {"position": "supervisor", "position_code": 3}
         simulator.open(DSR)
         await bench.until("opened")
+
+
+async def test_a_server_that_looks_at_its_lines_now_and_then_makes_no_turns_and_no_faults() -> None:
+    told: list[object] = []
+    async with running(
+        ContactsDriver, ScaleSimulator({CTS}), look_s=0.6, keylock={"supervisor": "cts"}, loop_test_s=1
+    ) as bench:
+
+        async def collect() -> None:
+            async for news in bench.events:
+                told.append(news.action if isinstance(news, Event) else found(news))
+
+        collecting = asyncio.create_task(collect())
+        async with asyncio.timeout(LIMIT_S):
+            while bench.driver.counters["loop_tests"] < 3:  # noqa: ASYNC110 - a poll
+                await asyncio.sleep(0.1)
+        collecting.cancel()
+        await asyncio.wait({collecting})
+    assert told == [False, "supervisor"]
 
 
 async def test_a_wire_that_is_stuck_is_a_fault() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,28 @@ def test_a_closed_contact_whose_line_follows_its_feed_later_has_not_been_opened(
     async def scenario(bench: Bench) -> None:
         assert await bench.after(1) == [SOUND, (SEAL, "intact")]
         assert await bench.after(200) == []
+
+    play(SealDriver, simulator, scenario, **TYPED)
+
+
+@pytest.mark.parametrize("is_opened", [False, True])
+def test_a_line_that_is_late_after_a_loop_test_is_unknown_and_broken_only_if_it_does_not_come(is_opened: bool) -> None:
+    simulator = FollowingLater({CTS})
+
+    async def scenario(bench: Bench) -> None:
+        await bench.after(1)
+        simulator.on_s = 0.3
+        while simulator.fed:  # noqa: ASYNC110 - a poll
+            await asyncio.sleep(0.005)
+        if is_opened:
+            simulator.open(CTS)
+        end = (SEAL, "broken" if is_opened else "intact")
+        assert await bench.after(3) == [(FAULT, "raised"), (SEAL, "unknown"), (FAULT, "cleared"), end]
+        unknown, known = bench.news[1].state, bench.news[3].state
+        assert unknown is not None
+        assert unknown["fault"] == "line-slow"
+        assert known is not None
+        assert known["latched"] is is_opened
 
     play(SealDriver, simulator, scenario, **TYPED)
 

@@ -4,7 +4,8 @@
     keylock = { supervisor = "cts", locked = "dsr" }       a change-over pair: exactly one is closed, else it is a fault
     seal = "dcd"                                           closed is intact
 
-Unknown is locked: a stuck line, a pair that contradicts itself and the time before the first decision grant nothing.
+Unknown is locked: a stuck line, a late one, a pair that contradicts itself and the time before the first decision grant
+nothing.
 """
 
 from __future__ import annotations
@@ -153,6 +154,8 @@ class ContactsDriver:
         faults: dict[str, Data] = {}
         if view.stuck:
             faults["line-stuck"] = {"lines": sorted(view.stuck)}
+        if view.late:
+            faults["line-slow"] = {"lines": sorted(view.late)}
         if self._contradicts(view):
             faults["lines-contradict"] = {"lines": sorted(self._key_lines)}
         yield from self._faults.update(faults, view.at_ns)
@@ -162,7 +165,7 @@ class ContactsDriver:
             yield from self._open(view, self._settings.seal)
 
     def _turn(self, view: View, *, is_known: bool) -> Iterator[Event | Observation]:
-        if not is_known or view.stuck & self._key_lines:
+        if not is_known or view.unsure & self._key_lines:
             self._keylock.forget()
             position = KeylockPosition.UNKNOWN
         else:
@@ -177,7 +180,7 @@ class ContactsDriver:
         )
 
     def _open(self, view: View, line: Line) -> Iterator[Event | Observation]:
-        if line in view.stuck:
+        if line in view.unsure:
             self._seal.forget()
             yield from self._say(Subject.SEAL, "", UNKNOWN, view.at_ns)
             return
@@ -200,7 +203,7 @@ class ContactsDriver:
     def _contradicts(self, view: View) -> bool:
         """Whether the keylock's contacts have said for too long what no position of a lock is."""
         closed = len(self._key_lines & view.closed)
-        if closed == 1 or (closed == 0 and not self._is_pair):
+        if closed == 1 or (closed == 0 and not self._is_pair) or view.late & self._key_lines:
             self._contradicts_since_ns = None
             return False
         if self._contradicts_since_ns is None:

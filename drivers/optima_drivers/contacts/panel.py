@@ -3,9 +3,9 @@
     feed (RTS or DTR) ──► contact ──► line        poll  each 10 ms  level, and edges since the last poll
                                                   test  each minute: feed off, every line must go off; feed on again
 
-A line that stays on without its feed is shorted or fed from elsewhere: stuck. A cut wire looks like an open contact, which
-is why a closed one must be the one that grants. At the start the lines get time to follow the feed, so that a closed contact
-is not found open.
+A line that stays on without its feed is shorted or fed from elsewhere: stuck. One that does not come back with its feed is
+late: unknown until it is back, or open after all. A cut wire looks like an open contact, which is why a closed one must be
+the one that grants. At the start the lines get time to follow the feed, so that a closed contact is not found open.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 FEED_OFF_S = 0.02  # an input's filter, and the 16 ms that an FTDI adapter may hold its news back
 LOOP_LIMIT_S = 0.25  # for the lines to follow the feed: an adapter that asks now and then, a busy PC
-LATE_LIMIT_S = 1.5  # behind a terminal server, some look once a second
+LATE_LIMIT_S = 1.5  # behind a terminal server, some look once a second; and for a late line to come back
 RETEST_S = 5  # while a line is stuck
 MIN_POLLS = 3
 LONG_NS = 3600 * NS_PER_S
@@ -68,13 +68,20 @@ class View(msgspec.Struct, frozen=True):
         closed: lines whose contact is closed.
         moved: lines that changed since the last poll, as far as the port counts that.
         stuck: lines that were on without their feed.
+        late: lines that are not back after a loop test and may still come.
         at_ns: when.
     """
 
     closed: frozenset[Line]
     moved: frozenset[Line]
     stuck: frozenset[Line]
+    late: frozenset[Line]
     at_ns: int
+
+    @property
+    def unsure(self) -> frozenset[Line]:
+        """Lines that say nothing about their contact."""
+        return self.stuck | self.late
 
 
 class Panel:
@@ -93,8 +100,10 @@ class Panel:
         self._counters = counters
         self._before: Sample | None = None
         self._stuck: frozenset[Line] = frozenset()
+        self._late: frozenset[Line] = frozenset()
         self._limit_s = LATE_LIMIT_S if link.name.startswith("rfc2217:") else LOOP_LIMIT_S
-        self._test_due_ns = self._settled_ns = 0
+        self._slowest_s = 0.0  # that a line has followed its feed in a loop test
+        self._test_due_ns = self._settled_ns = self._late_until_ns = 0
 
     async def start(self) -> None:
         """Feed the contacts and let the lines follow. Raises LinkError: the port has no modem lines."""
@@ -105,15 +114,18 @@ class Panel:
     async def poll(self) -> View:
         """The contacts now; at times after a loop test. Raises LinkError."""
         sample = await self._link.read_lines()
-        if self._tests_loop and self._link.clock_ns() >= self._test_due_ns:
+        if self._tests_loop and not self._late and self._link.clock_ns() >= self._test_due_ns:
             self._stuck = frozenset()
             if on := sample.on & self._lines:  # with none on there is nothing to test: it waits for one
                 await self._test_loop(on)
                 sample = await self._link.read_lines()
         now_ns = self._link.clock_ns()
+        if self._late:
+            self._late = self._late - sample.on if now_ns < self._late_until_ns else frozenset()
+            self._settled_ns = now_ns + SETTLE_MS * NS_PER_MS
         moved = self._moved(sample, now_ns)
         self._before = sample
-        return View((sample.on ^ self._settings.inverted) & self._lines, moved, self._stuck, now_ns)
+        return View((sample.on ^ self._settings.inverted) & self._lines, moved, self._stuck, self._late, now_ns)
 
     def wait_s(self) -> float:
         """Seconds until the next poll is due."""
@@ -144,18 +156,25 @@ class Panel:
         return moved
 
     async def _test_loop(self, on: frozenset[Line]) -> None:
-        """Take the feed away from the lines that are on, and give it back; what is on without it is stuck."""
+        """Take the feed away from the lines that are on, and give it back.
+
+        What is on without it is stuck; what is not back as soon as it went off (at its slowest, and somewhat more) is late.
+        """
         self._counters["loop_tests"] += 1
         rts_feeds = self._settings.feed == "rts"
+        begun_ns = self._link.clock_ns()
         try:
             await self._link.set_outputs(dtr=rts_feeds, rts=not rts_feeds)
             await asyncio.sleep(FEED_OFF_S)
-            self._stuck = await self._until(lambda lines: not lines, LOOP_LIMIT_S)
+            self._stuck = await self._until(lambda lines: not lines, self._limit_s)
+            if not self._stuck:
+                self._slowest_s = max(self._slowest_s, (self._link.clock_ns() - begun_ns) / NS_PER_S)
         finally:
             await self._link.set_outputs(dtr=True, rts=True)
-        await self._until(on.issubset, LOOP_LIMIT_S)
+        self._late = on - await self._until(on.issubset, LOOP_LIMIT_S + self._slowest_s)
         pause_s = min(RETEST_S, self._settings.loop_test_s) if self._stuck else self._settings.loop_test_s
         now_ns = self._link.clock_ns()
+        self._late_until_ns = now_ns + int(LATE_LIMIT_S * NS_PER_S)
         self._settled_ns = now_ns + SETTLE_MS * NS_PER_MS
         self._test_due_ns = now_ns + pause_s * NS_PER_S
 

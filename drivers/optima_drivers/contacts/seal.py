@@ -196,8 +196,9 @@ class SealDriver:
     def _touch(self, view: View) -> str:
         """Take what the contact says; returns what has happened to it."""
         self._set_fault("line-stuck", {"lines": sorted(view.stuck)} if view.stuck else None)
+        self._set_fault("line-slow", {"lines": sorted(view.late)} if view.late else None)
         before = self._contact.value
-        if view.stuck:
+        if view.unsure:
             self._contact.forget()
         else:
             self._contact.sample(bool(view.closed), view.at_ns, disturbed=bool(view.moved))
