@@ -102,6 +102,22 @@ def test_nonsense_cancels_what_is_pending_and_leaves_the_position() -> None:
     assert turning.position == LOCK
 
 
+def test_nonsense_ends_the_rights_of_a_lock_that_says_each_turn_once() -> None:
+    once = Turning(SETTLE_MS, says_once=True)
+    for code, ends in ((LOCK, []), (NORM, []), (SUPR, [Turn(BETWEEN, 1110)]), (X, [Turn(BETWEEN, 1110)])):
+        once.heard(code, 1000)
+        assert once.expire(1080) == [Turn(code, 1080)]
+        assert once.disturbed(1110, lost=False) == ends
+        assert once.disturbed(1120, lost=False) == []
+
+
+def test_nonsense_leaves_the_rights_of_a_lock_of_which_more_is_to_come() -> None:
+    twice = Turning(reads_to_grant=2)
+    assert play([(0, SUPR), (100, SUPR)], twice) == [(SUPR, 100)]
+    assert twice.disturbed(200, lost=False) == []
+    assert twice.heard(NORM, 300) == [Turn(NORM, 300)]
+
+
 def test_lost_input_makes_the_position_unknown_until_it_is_heard_again() -> None:
     turning = Turning()
     assert turning.heard(SUPR, 0) == [Turn(SUPR, 0)]

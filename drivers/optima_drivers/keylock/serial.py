@@ -107,7 +107,8 @@ class SerialKeylockDriver(KeylockDriver[ByteLink]):
         positions = settings.positions or profile.positions
         self._enquiry = profile.enquiry.encode("ascii")
         decoder = LineDecoder({position.text.encode("ascii"): position.code for position in positions})
-        super().__init__(link, positions, decoder.feed, Turning(reads_to_grant=2 if self._enquiry else 1))
+        turning = Turning(reads_to_grant=2) if self._enquiry else Turning(says_once=True)
+        super().__init__(link, positions, decoder.feed, turning)
         self._poll_interval_ms = settings.poll_interval_ms
         self._ask_ns = 0
         self._unanswered = 0

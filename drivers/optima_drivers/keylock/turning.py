@@ -1,8 +1,9 @@
 """From positions heard to positions that count: slow to grant, quick to revoke. Sans-io; time in nanoseconds of one clock.
 
 Positions are UnifiedPOS numbers: LOCK 1, NORM 2, SUPR 3, from 4 on the model's own, and 0 between two. Every position but
-LOCK and NORM is one of rights: it counts when nothing else was heard for `settle_ns`, and ends with the first thing that is
-not it, before anybody knows where the key comes to rest. None is unknown, which is locked.
+LOCK and NORM is one of rights: it counts when nothing else was heard for `settle_ns`, and ends with the first position that is
+not it, before anybody knows where the key comes to rest. What makes no sense grants nothing; it ends rights only of a lock of
+which nothing more can be expected. None is unknown, which is locked.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ class Turning:
     Args:
         settle_ns: how long a position must be the last one heard; 0 for devices that wait themselves.
         reads_to_grant: how often it must be heard in a row; more than 1 for devices that are asked again and again.
+        says_once: the device tells each turn once and cannot be asked, so what makes no sense may have been a turn.
     """
 
-    def __init__(self, settle_ns: int = 0, reads_to_grant: int = 1) -> None:
+    def __init__(self, settle_ns: int = 0, reads_to_grant: int = 1, *, says_once: bool = False) -> None:
         self._settle_ns = settle_ns
         self._reads_to_grant = reads_to_grant
+        self._says_once = says_once
         self.position: int | None = None
         self._candidate: int | None = None
         self._found = False
@@ -76,7 +79,10 @@ class Turning:
     def disturbed(self, now_ns: int, *, lost: bool) -> list[Turn]:
         """Take something that makes no sense, so that nothing is pending any more; `lost`: other positions may be missing."""
         self._candidate = None
-        return self._become(None, now_ns, found=True) if lost else []
+        if lost:
+            return self._become(None, now_ns, found=True)
+        had_rights = self.position is not None and self.position >= SUPR
+        return self._become(BETWEEN, now_ns) if self._says_once and had_rights else []
 
     def _become(self, position: int | None, at_ns: int, found: bool = False) -> list[Turn]:
         if position == self.position:
