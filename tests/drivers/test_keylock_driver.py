@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -24,6 +26,7 @@ from optima_bridge.link.hidraw import HidrawLink
 from optima_bridge.link.ptys import PtyServer
 from optima_bridge.model import Data, DeviceIdentity, Event, Observation, Subject
 from optima_bridge.testing import ConformanceCase, DriverContract, LinkContract
+from optima_bridge.wire.evdev import EV_KEY, EV_SYN, PRESSED, SYN_REPORT, InputEvent, encode
 from optima_drivers.keylock import HidKeylockDriver, SerialKeylockDriver, TypedKeylockDriver
 from optima_drivers.keylock.hid import HidKeylockSettings
 from optima_drivers.keylock.keys import KEYS
@@ -317,6 +320,74 @@ def test_nothing_of_what_people_type_is_told_counted_or_logged(keys: str) -> Non
     finally:
         logging.getLogger().removeHandler(heard)
     assert heard.lines == []
+
+
+def typed_on_a_posiflex(*typed: tuple[str, int]) -> tuple[list[tuple[Any, int]], Counter[str]]:
+    """What is told, and milliseconds; `typed`: keys, 8 ms from one to the next, and the milliseconds until the next ones."""
+
+    async def main() -> tuple[list[tuple[Any, int]], Counter[str]]:
+        loop = virtual_loop()
+        link, peer = memory_records(clock_ns=loop.clock_ns)
+        driver = TypedKeylockDriver(link, POSIFLEX)
+        await driver.start()
+        at_ms = 1000
+        for keys, wait_ms in typed:
+            for place, key in enumerate(keys.split()):
+                at_ns = (at_ms + place * 8) * 1_000_000
+                packet = encode(InputEvent(at_ns, EV_KEY, KEYS[key], PRESSED), InputEvent(at_ns, EV_SYN, SYN_REPORT, 0))
+                loop.call_at(at_ns / 1e9, peer.feed, packet)
+            at_ms += wait_ms
+        loop.call_at(at_ms / 1000, peer.unplug)
+        told = []
+        with contextlib.suppress(LinkLost):
+            async for news in driver.events():
+                assert isinstance(news, Event)
+                assert news.state is not None
+                told.append((news.state["position"], round(news.mono_ns / 1e6) - 1000))
+        return told, Counter(driver.counters)
+
+    return run(main())
+
+
+@pytest.mark.parametrize("scanned", ["S K L 2 4 7 1 ENTER", "K L 2 ENTER", "ENTER K L 2", "K L 2 K", "K L 2 K L"])
+def test_what_a_scanner_on_the_same_keyboard_types_turns_nothing(scanned: str) -> None:
+    told, counters = typed_on_a_posiflex(("K L 1", 500), (scanned, 500))
+    assert told == [("normal", 76)]
+    assert counters["frames_bad_typing"] == 1
+
+
+def test_a_sequence_counts_when_nothing_was_typed_behind_it() -> None:
+    assert typed_on_a_posiflex(("K L 2", 76), ("1", 500))[0] == []
+    assert typed_on_a_posiflex(("K L 2", 77), ("1", 500))[0] == [("supervisor", 76)]
+    assert typed_on_a_posiflex(("K L 1 K L 2", 500))[0] == [("supervisor", 100)]
+
+
+def test_supervisor_ends_with_any_sequence_at_once_also_within_typing() -> None:
+    assert typed_on_a_posiflex(("K L 2", 500), ("K L 0", 500))[0] == [("supervisor", 76), ("locked", 516)]
+    assert typed_on_a_posiflex(("K L 2", 500), ("1 K L 0", 500))[0] == [("supervisor", 76), ("between", 524)]
+    assert typed_on_a_posiflex(("K L 2", 500), ("K L 3", 500))[0] == [
+        ("supervisor", 76),
+        ("between", 516),
+        ("specific", 576),
+    ]
+
+
+def test_a_lock_that_only_talks_loses_supervisor_by_a_line_that_is_no_position() -> None:
+    async def main() -> list[Data]:
+        link, peer = memory_pair(clock_ns=virtual_loop().clock_ns)
+        settings = SerialKeylockSettings.model_validate_json(
+            '{"profile": "generic", "positions": [{"code": 1, "text": "P1"}, {"code": 3, "text": "P3"}]}'
+        )
+        driver = SerialKeylockDriver(link, settings)
+        await driver.start()
+        events = driver.events()
+        told = []
+        for line in (b"P3\r", b"P4\r", b"P1\r"):
+            peer.feed(line)
+            told.append(await next_state(events))
+        return told
+
+    assert run(main()) == [SUPERVISOR, {"position": "between", "position_code": 0}, LOCKED]
 
 
 class Listener(logging.Handler):

@@ -47,6 +47,10 @@ def found(typed: Iterable[Typed], gap_ms: int = GAP_MS) -> list[int | FrameError
     return [result for it in typed for result in decoder.feed(packet(*it))]
 
 
+def kinds(results: list[int | FrameError]) -> list[int | str]:
+    return [result.kind if isinstance(result, FrameError) else result for result in results]
+
+
 def pressed(keys: str, each_ms: int = 10, at_ms: int = 1000) -> list[Typed]:
     return [(key, PRESSED, at_ms + place * each_ms) for place, key in enumerate(keys.split())]
 
@@ -55,11 +59,15 @@ def pressed(keys: str, each_ms: int = 10, at_ms: int = 1000) -> list[Typed]:
     ("keys", "positions"),
     [
         ("K L 2", [3]),
-        ("K L 0 K L 4", [1, 5]),
-        ("1 K L 1", [2]),
-        ("K L 1 1", [2]),
-        ("K K L 1", [2]),
-        ("K L K L 1", [2]),
+        ("K L 0 K L 4", [1, "typing", 5]),
+        ("K L 0 K", [1, "typing"]),
+        ("1 K L 1", ["typing"]),
+        ("K L 1 1", [2, "typing"]),
+        ("K L 1 1 2 3", [2, "typing"]),
+        ("K L 1 1 K L 2", [2, "typing", "typing"]),
+        ("K K L 1", ["typing"]),
+        ("K L K L 1", ["typing"]),
+        ("S K L 2 4 7 1 ENTER", ["typing"]),
         ("K L L 1", []),
         ("K L", []),
         ("K 1 L", []),
@@ -68,8 +76,27 @@ def pressed(keys: str, each_ms: int = 10, at_ms: int = 1000) -> list[Typed]:
         ("K ENTER L 2", []),
     ],
 )
-def test_sequences_are_found_before_behind_and_within_other_keys(keys: str, positions: list[int]) -> None:
-    assert found(pressed(keys)) == positions
+def test_a_sequence_is_a_position_only_where_no_other_key_is_near(keys: str, positions: list[int | str]) -> None:
+    assert kinds(found(pressed(keys))) == positions
+
+
+@pytest.mark.parametrize(("gap_ms", "results"), [(GAP_MS, ["typing"]), (GAP_MS + 1, [3])])
+def test_a_sequence_begins_only_behind_a_gap(gap_ms: int, results: list[int | str]) -> None:
+    assert kinds(found([("ENTER", PRESSED, 1000), *pressed("K L 2", at_ms=1000 + gap_ms)])) == results
+
+
+@pytest.mark.parametrize(("gap_ms", "results"), [(GAP_MS, [3, "typing"]), (GAP_MS + 1, [3])])
+def test_a_key_right_behind_a_sequence_is_told(gap_ms: int, results: list[int | str]) -> None:
+    assert kinds(found([*pressed("K L 2", 0), ("ENTER", PRESSED, 1000 + gap_ms)])) == results
+
+
+def test_presses_that_the_kernel_forgot_are_keys_before_a_sequence_too() -> None:
+    decoder = SequenceDecoder(POSIFLEX, GAP_MS * NS_PER_MS)
+    dropped = encode(InputEvent(1000 * NS_PER_MS, EV_SYN, SYN_DROPPED, 0), InputEvent(1000 * NS_PER_MS, EV_SYN, 0, 0))
+    results = decoder.feed(dropped)
+    for at_ms in (1000 + GAP_MS, 2000):
+        results += [result for it in pressed("K L 2", at_ms=at_ms) for result in decoder.feed(packet(*it))]
+    assert kinds(results) == ["overrun", "typing", 3]
 
 
 @pytest.mark.parametrize(("each_ms", "positions"), [(0, [3]), (GAP_MS, [3]), (GAP_MS + 1, []), (150, [])])
@@ -150,22 +177,29 @@ def test_nothing_of_what_people_type_stays_in_the_decoder(keys: list[int]) -> No
     decoder, fresh = (SequenceDecoder(POSIFLEX, GAP_MS * NS_PER_MS) for _ in range(2))
     for place, key in enumerate(keys):
         assert decoder.feed(packet(key, PRESSED, 1000 + place)) == []
-    without_time = [{name: value for name, value in vars(it).items() if name != "_last_ns"} for it in (decoder, fresh)]
-    assert without_time[0] == without_time[1]
+    assert decoder._is_alone is PASSED_OVER.issuperset(keys)
+    when_and_whether = {"_last_ns", "_is_alone"}
+    rest = [
+        {name: value for name, value in vars(it).items() if name not in when_and_whether} for it in (decoder, fresh)
+    ]
+    assert rest[0] == rest[1]
 
 
-@given(st.lists(st.sampled_from(sorted(KEYS.values())), max_size=60), st.integers(1, 30))
+SOMETIMES_SEQUENCES = st.lists(
+    st.sampled_from([*POSIFLEX, *POSIFLEX, *((key,) for key in sorted(KEYS.values()))]), max_size=30
+)
+
+
+@given(SOMETIMES_SEQUENCES.map(lambda parts: [key for part in parts for key in part]), st.integers(1, 30))
 def test_positions_are_found_exactly_where_their_keys_are(keys: list[int], each_ms: int) -> None:
-    """Against the plain definition: since the last one found, the last keys are a sequence."""
+    """Against the plain definition: all keys so far are sequences, one behind the other, and the last key ends one."""
     decoder = SequenceDecoder(POSIFLEX, GAP_MS * NS_PER_MS)
     expected: list[list[int]] = []
-    recent: tuple[int, ...] = ()
-    for key in keys:
-        recent = (*recent, key)
-        hits = [position for sequence, position in POSIFLEX.items() if recent[-len(sequence) :] == sequence]
-        expected.append(hits)
-        recent = () if hits else recent
-    assert [decoder.feed(packet(key, PRESSED, place * each_ms)) for place, key in enumerate(keys)] == expected
+    for end in range(1, len(keys) + 1):
+        cut = [tuple(keys[at : min(at + 3, end)]) for at in range(0, end, 3)]
+        expected.append([POSIFLEX[cut[-1]]] if all(part in POSIFLEX for part in cut) else [])
+    results = [decoder.feed(packet(key, PRESSED, place * each_ms)) for place, key in enumerate(keys)]
+    assert [[it for it in result if not isinstance(it, FrameError)] for result in results] == expected
 
 
 @pytest.mark.skipif(not HEADER.exists(), reason=f"{HEADER} is not installed (linux-libc-dev)")

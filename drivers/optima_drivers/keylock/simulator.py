@@ -17,6 +17,7 @@ from optima_drivers.keylock.profiles import REPORTED, TEXT, TYPED
 
 NCR_DESCRIPTOR = bytes.fromhex("068fff0901a101850505091901290415002501750195048102750495018103c0")
 NCR_REPORT_ID = 5
+REST_NS = 250_000_000  # before it types again: longer than any gap of a sequence may be set to
 
 
 class _Simulator:
@@ -44,16 +45,19 @@ class TypedKeylockSimulator(_Simulator):
         self._keys = {position.code: position.keys for position in TYPED[profile].positions}
         self._key_ns = key_ms * 1_000_000
         self._clock_ns = clock_ns
+        self._free_ns = 0  # when it may type again
 
     def turn(self, code: int) -> None:
         """Turn the key; the sequence comes at once, its records tell the time that it took."""
         self.type(self._keys[code])
 
     def type(self, keys: str, *, each_ms: int | None = None) -> None:
-        """Type keys by their names, `each_ms` from one to the next."""
+        """Type keys by their names after a rest, `each_ms` from one to the next."""
         key_ns = self._key_ns if each_ms is None else each_ms * 1_000_000
+        begin_ns = max(self._clock_ns(), self._free_ns)
         for place, name in enumerate(keys.split()):
-            pressed_ns = self._clock_ns() + place * key_ns
+            pressed_ns = begin_ns + place * key_ns
+            self._free_ns = pressed_ns + REST_NS
             self.key(KEYS[name], PRESSED, pressed_ns)
             self.key(KEYS[name], RELEASED, pressed_ns + key_ns // 2)
 

@@ -29,7 +29,10 @@ class TypedKeylockSettings(DriverSettings):
         default=(), max_length=MAX_POSITIONS, description="your own programming, in place of the profile's"
     )
     gap_ms: int = Field(
-        default=60, ge=5, le=200, description="longest gap between two keys of a sequence, milliseconds"
+        default=60,
+        ge=5,
+        le=200,
+        description="longest gap between two keys of a sequence, and silence before and after it, milliseconds",
     )
     only_keylock: bool = Field(
         default=False, description="nobody types on this device: take it, so that no other program sees the sequences"
@@ -79,8 +82,9 @@ class TypedKeylockDriver(KeylockDriver[InputLink]):
     def __init__(self, link: InputLink, settings: TypedKeylockSettings) -> None:
         positions = settings.positions or TYPED[settings.profile].positions
         sequences = {_keys(position): position.code for position in positions}
-        decoder = SequenceDecoder(sequences, settings.gap_ms * NS_PER_MS)
-        super().__init__(link, positions, decoder.feed, Turning())
+        gap_ns = settings.gap_ms * NS_PER_MS
+        decoder = SequenceDecoder(sequences, gap_ns)
+        super().__init__(link, positions, decoder.feed, Turning(gap_ns, says_once=True))
         self._only_keylock = settings.only_keylock
 
     async def start(self) -> DeviceIdentity:
