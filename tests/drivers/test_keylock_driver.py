@@ -192,6 +192,24 @@ def test_reports_that_waited_together_grant_nothing_that_the_last_one_denies() -
     assert event.state == LOCKED
 
 
+def test_only_reports_that_have_a_button_of_a_position_are_asked_for_and_tell_one() -> None:
+    of_the_same_application = bytes.fromhex("8506 068fff 0911 7508 9501 8102")
+    two_reports = NCR_DESCRIPTOR[:-1] + of_the_same_application + NCR_DESCRIPTOR[-1:]
+
+    async def main() -> tuple[list[int], list[Data], Counter[str]]:
+        asked: list[int] = []
+        link, peer = memory_records(descriptor=two_reports, clock_ns=virtual_loop().clock_ns)
+        peer.on_ask = asked.append
+        driver = HidKeylockDriver(link, NCR)
+        await driver.start()
+        for at_s, report in enumerate((b"\x05\x08", b"\x06\x2a", b"\x06\x00", b"\x06", b"\x05\x04")):
+            virtual_loop().call_at(at_s, peer.feed, report)
+        events = driver.events()
+        return asked, [await next_state(events) for _ in range(2)], Counter(driver.counters)
+
+    assert run(main()) == ([5], [SUPERVISOR, NORMAL], Counter(frames_good=2))
+
+
 @pytest.mark.parametrize(
     ("descriptor", "error"),
     [(b"", RemoteProtocolError), (NCR_DESCRIPTOR.replace(b"\x29\x04", b"\x29\x03"), RemoteProtocolError), (b"\xc0", FrameError)],

@@ -78,6 +78,7 @@ class HidKeylockDriver(KeylockDriver[ReportLink]):
         self._application = profile.application
         self._codes = {position.button: position.code for position in positions}
         self._reports = InputReports((), False, {})
+        self._report_ids: frozenset[int] = frozenset()  # of those that tell a position
 
     async def start(self) -> DeviceIdentity:
         """Find the positions in the descriptor, and ask where the key is.
@@ -97,21 +98,24 @@ class HidKeylockDriver(KeylockDriver[ReportLink]):
                 cause="this is not the node of the keylock, or not this model",
                 next_step="give the port of another node of the device: grep . /sys/class/hidraw/*/device/uevent",
             )
+        self._report_ids = frozenset(
+            field.report_id for field in fields if any(field.has(BUTTON_PAGE << 16 | button) for button in self._codes)
+        )
         self._link.discard_input()  # reports from before are late
-        for report_id in sorted({field.report_id for field in fields}):
+        for report_id in sorted(self._report_ids):
             report = await self._link.ask(report_id, (self._reports.size_bits[report_id] + 7) // 8)
             if report and self._positions(report) != [BETWEEN]:  # zeros are what a lazy device answers
                 self._take(report, found=True)
         return self._link.identity
 
     def _positions(self, report: bytes) -> list[int | FrameError]:
+        if (report[0] if self._reports.has_ids and report else 0) not in self._report_ids:
+            return []  # a report of something else in the same device, maybe of the same application
         try:
             usages = self._reports.on(report, self._application)
         except FrameError as error:
             return [error]
-        if usages is None:
-            return []  # a report of something else in the same device
-        buttons = [usage & 0xFFFF for usage in usages if usage >> 16 == BUTTON_PAGE]
+        buttons = [usage & 0xFFFF for usage in usages or () if usage >> 16 == BUTTON_PAGE]
         if len(buttons) > 1:
             return [FrameError("two positions at once", kind="several")]
         return [self._codes.get(buttons[0], BETWEEN) if buttons else BETWEEN]
