@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import click
@@ -22,6 +22,7 @@ class Settings:
         json: print JSON documents.
         stream: output is NDJSON that ends in a result record; a streaming command sets it.
         timeout: for one request, seconds.
+        given: names of those that stand on the command line, which the environment does not change.
     """
 
     socket: str | None = None
@@ -32,6 +33,7 @@ class Settings:
     quiet: bool = False
     verbose: int = 0
     timeout: float = 10.0
+    given: set[str] = field(default_factory=set)
 
     @property
     def for_people(self) -> bool:
@@ -54,11 +56,17 @@ class Settings:
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    """Put what was given into the Settings; where nothing was given here, take what is there."""
+    """Put what was given into the Settings; where nothing was given here, take what is there.
+
+    The environment is asked again behind the verb, where it must not undo what stands before it.
+    """
     settings = ctx.ensure_object(Settings)
     name = _long_name(param)
     assert param.name is not None
-    if ctx.get_parameter_source(param.name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+    source = ctx.get_parameter_source(param.name)
+    if source is ParameterSource.COMMANDLINE:
+        settings.given.add(name)
+    if source is ParameterSource.COMMANDLINE or (source is ParameterSource.ENVIRONMENT and name not in settings.given):
         setattr(settings, name, value)
     return getattr(settings, name)
 
