@@ -57,15 +57,28 @@ def size(number_bytes: float) -> str:
 
 
 def state_words(states: Mapping[str, Mapping[str, Any]]) -> str:
-    """``key absent, keylock supervisor``: the first fact of each state; unknown ones once, at the end."""
+    """``key absent, fault line-stuck cts``: the first fact of each state, and what each fault is; unknown ones once, at the end."""
     known: list[str] = []
     unknown: list[str] = []
     for subject, state in states.items():
         facts = [value for key, value in state.items() if key not in ABOUT_A_STATE]
         if subject in NOT_SHOWN_AS_STATE or not facts:
             continue
-        (unknown if state.get("quality") == "unknown" else known).append(f"{subject} {facts[0]}")
+        if state.get("quality") == "unknown":
+            unknown.append(subject)
+        elif subject == "fault":
+            known += _fault_words(state)
+        else:
+            known.append(f"{subject} {facts[0]}")
     return ", ".join(known + ([f"{len(unknown)} unknown"] if unknown else []))
+
+
+def _fault_words(state: Mapping[str, Any]) -> Iterator[str]:
+    """``fault line-stuck cts``, once for each of several; none while there is no fault."""
+    for fault in state.get("faults", [state]) if state.get("active") else ():
+        facts = [value for key, value in fault.items() if key not in (*ABOUT_A_STATE, "active", "code")]
+        details = [str(part) for fact in facts for part in (fact if isinstance(fact, list) else [fact])]
+        yield " ".join(["fault", str(fault.get("code", "")), *details]).rstrip()
 
 
 def device_row(settings: Settings, device: Mapping[str, Any]) -> list[str]:

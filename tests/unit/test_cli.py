@@ -8,6 +8,7 @@ import shlex
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -107,6 +108,74 @@ def test_arguments_are_checked_before_the_socket_is_touched(
 def test_a_typing_mistake_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["stauts"]) == 2
     assert "Did you mean 'status'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"active": False}, "keylock locked"),
+        ({"active": False, "code": "probe-short"}, "keylock locked"),
+        ({"active": False, "faults": []}, "keylock locked"),
+        ({"active": True, "code": "probe-short"}, "keylock locked, fault probe-short"),
+        ({"active": True, "code": "line-stuck", "lines": ["cts", "dcd"]}, "keylock locked, fault line-stuck cts dcd"),
+        (
+            {"active": True, "faults": [{"address": 1, "code": "tamper"}, {"address": 2, "code": "power"}]},
+            "keylock locked, fault tamper 1, fault power 2",
+        ),
+        ({"active": True}, "keylock locked, fault"),
+        ({"quality": "unknown", "active": "unknown"}, "keylock locked, 1 unknown"),
+    ],
+)
+def test_a_state_in_words_says_what_each_fault_is_and_nothing_where_there_is_none(
+    fault: dict[str, Any], words: str
+) -> None:
+    about = {"quality": "good", "since": "2026-01-01T00:00:00Z"}
+    states = {
+        "link": {**about, "link": "up"},
+        "keylock": {**about, "position": "locked", "position_code": 1},
+        "fault": {**about, **fault},
+    }
+    assert render.state_words(states) == words
+
+
+def test_an_option_on_the_command_line_beats_the_environment_wherever_it_stands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment, option = f"{tmp_path}/environment", f"{tmp_path}/option"
+    monkeypatch.setenv("OPTIMA_BRIDGE_SOCKET", environment)
+    for arguments, asked in (
+        (["status"], environment),
+        (["--socket", option, "status"], option),
+        (["status", "--socket", option], option),
+        (["--socket", option, "devices", "list"], option),
+        (["devices", "--socket", option, "list"], option),
+        (["--socket", environment, "status", "--socket", option], option),
+    ):
+        assert app.main(arguments) == 8
+        assert f"no daemon answers on {asked}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asks"), [("show", True), ("--no-input show", False), ("show --no-input", False)]
+)
+def test_never_asking_may_be_said_before_the_verb_where_the_environment_says_no(
+    arguments: str, asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTIMA_BRIDGE_NO_INPUT", "0")
+    seen = []
+
+    @click.group()
+    def program() -> None: ...
+
+    @program.command()
+    @click.pass_obj
+    def show(settings: options.Settings) -> None:
+        seen.append(settings.no_input)
+
+    program.params += options.GLOBAL_OPTIONS
+    options.share_global_options(program)
+    program(shlex.split(arguments), standalone_mode=False)
+    assert seen == [not asks]
 
 
 @pytest.mark.parametrize("arguments", ["--json status", "status --json"])
