@@ -7,6 +7,7 @@ device never disturbs another, for each keeper is a task of its own and waits on
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Protocol, cast
@@ -32,6 +33,8 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 MISSING_PAUSE_S = 30.0
 STEADY_S = 5.0  # after this long without trouble the next trouble is a new one
+
+NUMBER = re.compile(r"[^\W_]*\d[^\W_]*|\bx?[0-9A-Fa-f]{2}\b")  # 7, 1.5, 0x3f, 12ms, ff
 
 log = get_logger(__name__)
 
@@ -296,7 +299,8 @@ class DeviceKeeper:
         status, name = self.status, self.name
         was_up, before = status.link == "up", status.error
         status.error, status.link, self.present = error, "down", None
-        if not was_up and before is not None and before.code == error.code:
+        if not was_up and before is not None and _is_told(before) == _is_told(error):
+            self._hub.raise_alert(name, "link", error)  # with the numbers of now; quietly
             return
         status.since_ns = self._hub.clock.now()[1]
         status.lost += was_up
@@ -315,6 +319,11 @@ class DeviceKeeper:
                 self._backoff.reset()
             return
         await asyncio.sleep(pause_s)
+
+
+def _is_told(error: BridgeError) -> tuple[str, str]:
+    """What makes a reason another one: its code and words, but no number, time or byte, which may differ at each try."""
+    return error.code, NUMBER.sub("0", error.what)
 
 
 def _being_cancelled() -> bool:

@@ -19,7 +19,7 @@ from structlog.testing import LogCapture
 from optima_bridge import keeper as keeper_module
 from optima_bridge.demo.store import Attachable
 from optima_bridge.driver import Driver, DriverSettings
-from optima_bridge.errors import LinkLost, LinkNotFound
+from optima_bridge.errors import BridgeError, LinkBusy, LinkLost, LinkNotFound
 from optima_bridge.hub import Hub
 from optima_bridge.keeper import DeviceKeeper
 from optima_bridge.link import ByteLink, Link, SerialFormat, memory_pair
@@ -338,6 +338,50 @@ async def test_the_reason_why_a_device_is_down_is_told_once_and_anew_where_it_ch
     watch.close()
     downs = [p["data"]["code"] for p in payloads if p["type"] == "com.optima.link.down.v1"]
     assert downs == ["E-LINK", "E-PORT-MISSING"]
+    assert seen(payloads, "fault") == ["raised"]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "is_another"),
+    [
+        ("/dev/ttyUSB0 is held by bash", "/dev/ttyUSB0 is held by mmcli", True),
+        ("nothing came", "the wrong device answers", True),
+        ("nothing came within 1.5 s", "nothing came within 1.25 s", False),
+        ("3 of 8 answers were cut off", "7 of 8 answers were cut off", False),
+        ("it answered ff 0a in place of 3e", "it answered 17 fe in place of 3e", False),
+        ("a reply of b'\\xff'", "a reply of b'\\x0b'", False),
+    ],
+)
+async def test_another_reason_of_the_same_code_is_told_and_another_number_in_it_only_shown(
+    first: str, then: str, is_another: bool, hub_and_payloads: HubAndPayloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, payloads = hub_and_payloads
+    why = first
+    tries = 0
+
+    async def refuse(port: str, serial_format: SerialFormat) -> Link:
+        nonlocal tries
+        tries += 1
+        raise LinkBusy(why, port=port)
+
+    async def no_pause(keeper: DeviceKeeper, error: BridgeError) -> None:
+        await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(keeper_module, "open_byte_link", refuse)
+    monkeypatch.setattr(DeviceKeeper, "_pause", no_pause)
+    watch = PortWatch()
+    keeper = DeviceKeeper("front", Configured("/dev/front"), hub, watch)
+    task = asyncio.create_task(keeper.run())
+    await until(lambda: tries > 2)
+    why, tries = then, 0
+    await until(lambda: tries > 2)
+    task.cancel()
+    await asyncio.wait({task})
+    watch.close()
+    downs = [p["data"]["what"] for p in payloads if p["type"] == "com.optima.link.down.v1"]
+    assert downs == ([first, then] if is_another else [first])
+    assert keeper.status.error is not None
+    assert keeper.status.error.what == hub.alerts["front", "link"]["what"] == then
     assert seen(payloads, "fault") == ["raised"]
 
 
