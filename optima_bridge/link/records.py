@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import time
@@ -18,6 +19,10 @@ MAX_READ_BYTES = 4096
 MAX_WAITING_RECORDS = 1024  # the kernel keeps fewer
 TEXT_BYTES = 256
 UNNAMED = DeviceIdentity()
+RULES = {"evdev": 'SUBSYSTEM=="input", KERNEL=="event*"', "hidraw": 'SUBSYSTEM=="hidraw"'}
+"""What a udev rule matches nodes by, beside the ids of the device."""
+UNIT_WORDS = {"evdev": "char-input", "hidraw": "char-hidraw"}
+"""How systemd calls them."""
 
 
 class RecordLink(Link, Protocol):
@@ -166,11 +171,11 @@ def opening(port: str, kind: str) -> Iterator[int]:
     Raises:
         LinkNotFound, LinkPermission, LinkError: why there is none.
     """
-    path = port.partition(":")[2]
+    scheme, _, path = port.partition(":")
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        raise why_not_opened(path, error.errno, str(error)) from error
+        raise _way_in(scheme, error.errno, why_not_opened(path, error.errno, str(error))) from error
     try:
         yield fd
     except OSError as error:
@@ -181,6 +186,22 @@ def opening(port: str, kind: str) -> Iterator[int]:
             next_step="correct the path in the configuration",
             port=path,
         ) from error
+
+
+def _way_in(scheme: str, number: int | None, error: LinkError) -> LinkError:
+    """`error`; where the node may not be opened, with what lets the service do it: drivers of such nodes declare no ids."""
+    if number == errno.EPERM:  # by its mode it would be EACCES
+        error.cause = "the service's unit allows serial ports and USB devices only"
+        error.next_step = (
+            f"systemctl edit optima-bridge, with the line DeviceAllow={UNIT_WORDS[scheme]} r under [Service]"
+        )
+    elif number == errno.EACCES:
+        error.cause = "a udev rule must give the device to the service's group"
+        error.next_step = (
+            f"write into /etc/udev/rules.d/60-optima-keylock.rules, with the two ids that lsusb shows: {RULES[scheme]}, "
+            'ATTRS{idVendor}=="XXXX", ATTRS{idProduct}=="XXXX", GROUP="optima-bridge", MODE="0640" and plug it in again'
+        )
+    return error
 
 
 def ask_text(fd: int, kind: str, number: int, *, needed: bool = True) -> str:

@@ -7,7 +7,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -184,6 +184,39 @@ async def test_a_node_of_another_kind_is_refused_and_closed(scheme: str, kind: s
     with pytest.raises(LinkNotFound):
         await open_link(f"{scheme}:{tmp_path}/none", SerialFormat())
     assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("scheme", "rule"), [("evdev", 'SUBSYSTEM=="input", KERNEL=="event*", '), ("hidraw", 'SUBSYSTEM=="hidraw", ')]
+)
+async def test_who_may_not_open_a_node_is_told_the_rule_for_it(
+    scheme: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may open all, and a test has no unit around it, so what open(2) says is put in its place."""
+
+    def refuse(number: int) -> Callable[..., int]:
+        def refused(*_: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        return refused
+
+    monkeypatch.setattr(os, "open", refuse(errno.EACCES))
+    with pytest.raises(LinkPermission) as by_its_mode:
+        await open_link(f"{scheme}:/dev/x", SerialFormat())
+    assert (
+        f'{rule}ATTRS{{idVendor}}=="XXXX", ATTRS{{idProduct}}=="XXXX", GROUP="optima-bridge"'
+        in by_its_mode.value.next_step
+    )
+    assert "--install" not in by_its_mode.value.next_step
+    monkeypatch.setattr(os, "open", refuse(errno.EPERM))
+    with pytest.raises(LinkPermission) as by_the_unit:
+        await open_link(f"{scheme}:/dev/x", SerialFormat())
+    word = {"evdev": "input", "hidraw": "hidraw"}[scheme]
+    assert f"DeviceAllow=char-{word} r" in by_the_unit.value.next_step
+    page = {"evdev": "typed", "hidraw": "hid"}[scheme]
+    text = (Path(__file__).parents[2] / f"docs/reference/devices/keylock-{page}.md").read_text()
+    assert f"DeviceAllow=char-{word} r\n" in text
+    assert f"\n{rule}ATTRS{{idVendor}}==" in text
 
 
 def test_what_open_says_has_its_own_error() -> None:
