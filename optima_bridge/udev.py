@@ -6,6 +6,7 @@ rules numbered 85 or 90 and has systemd start it, so these rules come later and 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -13,6 +14,8 @@ from optima_bridge.driver import DriverInfo
 
 FILE_NAME = "95-optima-bridge.rules"
 GROUP = "optima-bridge"  # the service's own; people in the group optima may look, not write to devices
+
+RULE = re.compile(r'^# (.+)\nATTRS\{idVendor\}=="(\w{4})", ATTRS\{idProduct\}=="(\w{4})"', re.MULTILINE)
 
 _BEGIN = """\
 # Made by "bridge service udev" of the ids that drivers declare; change nothing here, make it anew after an update.
@@ -40,6 +43,11 @@ def rules(drivers: Iterable[DriverInfo]) -> str:
         for ids in info.usb_ids:
             names[ids].add(info.name)
     return "\n".join([_BEGIN.rstrip("\n"), *(_rule(*ids, sorted(names[ids])) for ids in sorted(names)), _END])
+
+
+def ids(text: str) -> dict[str, str]:
+    """The ids in a text of `rules`, as ``10c4:ea60``, with the names of their drivers."""
+    return {f"{vendor}:{product}": names for names, vendor, product in RULE.findall(text)}
 
 
 def _rule(vendor_id: int, product_id: int, drivers: list[str]) -> str:

@@ -9,7 +9,7 @@ import click
 from optima_bridge import registry, udev
 from optima_bridge.cli.options import Settings
 from optima_bridge.driver import DriverInfo
-from optima_bridge.errors import AccessDenied, DriverError, NotFound
+from optima_bridge.errors import AccessDenied, DriverError, NotFound, UsageError
 
 RELOAD = "udevadm control --reload && udevadm trigger"
 
@@ -40,17 +40,24 @@ def udev_(settings: Settings, drivers: tuple[str, ...], install: bool, directory
 
     With DRIVERS of those only. They give the devices to the service and keep ModemManager and brltty away. An id of a
     common bridge chip is that of every adapter with this chip: name the drivers of this store where other programs use
-    such adapters.
+    such adapters; a file of before is replaced, and the ids that it had more are told.
     """
-    text = udev.rules(_infos(drivers))
+    infos = _infos(drivers)
+    if drivers:
+        _refuse_without_ids(infos)
+    text = udev.rules(infos)
     path = directory / udev.FILE_NAME if install else None
+    dropped: list[str] = []
     if path is not None:
+        dropped = _missing(path, text)
         _write(path, text)
     if settings.json:
-        settings.print_json({"schema": "optima.udev/1", "path": path and str(path), "rules": text})
+        settings.print_json({"schema": "optima.udev/1", "path": path and str(path), "rules": text, "dropped": dropped})
         return
     click.echo(path or text, nl=path is not None)
     if path is not None and not settings.quiet:
+        for rule in dropped:
+            click.echo(f"no longer in the file: {rule}", err=True)
         click.echo(f"now have udev read them, for devices that are plugged in too: {RELOAD}", err=True)
 
 
@@ -69,6 +76,30 @@ def _infos(names: tuple[str, ...]) -> list[DriverInfo]:
                 raise
             click.echo(f"left out: {error.what}", err=True)  # one broken package must not hide the others
     return infos
+
+
+def _refuse_without_ids(infos: list[DriverInfo]) -> None:
+    """Raises UsageError: the file would have no rule."""
+    without = ", ".join(info.name for info in infos if not info.usb_ids)
+    if not without:
+        return
+    if any(info.usb_ids for info in infos):
+        click.echo(f"without a rule: {without}, as no USB ids are declared", err=True)
+        return
+    raise UsageError(
+        f"no USB ids are declared by {without}, so there is no rule to make",
+        cause="its devices have the ids of many makers, or are not on USB",
+        next_step="write a rule with the ids of yours, which lsusb shows: docs/howto/install.md#udev-rules",
+    )
+
+
+def _missing(path: Path, text: str) -> list[str]:
+    """Ids, and their drivers, that the file has and `text` has not."""
+    try:
+        before = udev.ids(path.read_text(encoding="ascii", errors="replace"))
+    except OSError:
+        return []  # there is none; or writing will say why not
+    return [f"{ids} ({names})" for ids, names in before.items() if ids not in udev.ids(text)]
 
 
 def _write(path: Path, text: str) -> None:

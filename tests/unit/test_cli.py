@@ -130,7 +130,7 @@ def test_a_state_in_words_says_what_each_fault_is_and_nothing_where_there_is_non
     fault: dict[str, Any], words: str
 ) -> None:
     about = {"quality": "good", "since": "2026-01-01T00:00:00Z"}
-    states = {
+    states: dict[str, dict[str, Any]] = {
         "link": {**about, "link": "up"},
         "keylock": {**about, "position": "locked", "position_code": 1},
         "fault": {**about, **fault},

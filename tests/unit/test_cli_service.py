@@ -17,7 +17,7 @@ from optima_bridge import registry, udev
 from optima_bridge.cli.options import Settings
 from optima_bridge.cli.service import service
 from optima_bridge.driver import Driver
-from optima_bridge.errors import AccessDenied, DriverError, NotFound
+from optima_bridge.errors import AccessDenied, DriverError, NotFound, UsageError
 from optima_drivers.ds2480b import Ds2480bDriver
 from optima_drivers.ds2490 import Ds2490Driver
 
@@ -88,9 +88,38 @@ def test_without_a_name_all_installed_drivers_are_in() -> None:
 
 def test_drivers_that_are_named_are_the_only_ones() -> None:
     assert udev_rules("ds2490").output == udev.rules([Ds2490Driver.info])
-    assert lines(udev_rules("loopback").output) == lines(udev.rules([]))
     with pytest.raises(NotFound, match="no driver 'ds2940' is installed"):
         udev_rules("ds2490", "ds2940")
+
+
+def test_a_file_without_a_rule_is_not_made(tmp_path: Path) -> None:
+    for arguments in (
+        ["keylock-hid"],
+        ["keylock-hid", "loopback"],
+        ["keylock-hid", "--install", "--directory", str(tmp_path)],
+    ):
+        with pytest.raises(UsageError, match="declared by keylock-hid") as refused:
+            udev_rules(*arguments)
+        assert "lsusb" in refused.value.next_step
+    assert list(tmp_path.iterdir()) == []
+    together = udev_rules("keylock-hid", "ds2490")
+    assert together.stdout == udev.rules([Ds2490Driver.info])
+    assert together.stderr == "without a rule: keylock-hid, as no USB ids are declared\n"
+
+
+def test_what_a_new_file_has_no_more_is_told(tmp_path: Path) -> None:
+    there = "--install", "--directory", str(tmp_path)
+    udev_rules("ds2480b", "ds2490", *there)
+    assert "no longer" not in udev_rules("ds2480b", "ds2490", *there).stderr
+    dropped = udev_rules("ds2480b", *there)
+    assert dropped.stderr.startswith("no longer in the file: 04fa:2490 (ds2490)\nnow have udev")
+    assert "no longer" not in udev_rules("ds2490", "ds2480b", *there).stderr
+    udev_rules("ds2490", *there)
+    assert udev_rules("ds2480b", *there, settings=Settings(quiet=True)).stderr == ""
+    document = json.loads(udev_rules("ds2490", *there, settings=Settings(json=True)).output)
+    assert document["dropped"] == [
+        f"{vendor:04x}:{product:04x} (ds2480b)" for vendor, product in sorted(Ds2480bDriver.info.usb_ids)
+    ]
 
 
 def test_a_driver_that_cannot_be_loaded_is_left_out_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +151,7 @@ def test_installing_writes_the_file_and_says_what_is_next(tmp_path: Path) -> Non
 
 def test_programs_get_a_document(tmp_path: Path) -> None:
     printed = json.loads(udev_rules(settings=Settings(json=True)).output)
-    assert printed == {"schema": "optima.udev/1", "path": None, "rules": udev_rules().output}
+    assert printed == {"schema": "optima.udev/1", "path": None, "rules": udev_rules().output, "dropped": []}
     written = json.loads(udev_rules("--install", "--directory", str(tmp_path), settings=Settings(json=True)).output)
     assert written == printed | {"path": str(tmp_path / udev.FILE_NAME)}
 
