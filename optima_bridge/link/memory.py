@@ -95,6 +95,8 @@ class MemoryLink:
 
     async def read(self, timeout_s: float | None = None) -> bytes:
         if not self._buffer:
+            if self._closed or self._lost:
+                await asyncio.sleep(0)  # who reads on regardless can still be cancelled, and holds up nobody
             self._check()
             self._ready.clear()
             self._starving.set()

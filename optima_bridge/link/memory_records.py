@@ -35,6 +35,8 @@ class MemoryRecordLink:
 
     async def read(self, timeout_s: float | None = None) -> bytes:
         waiting = self._peer.waiting
+        if self._error and not waiting:
+            await asyncio.sleep(0)  # who reads on regardless can still be cancelled, and holds up nobody
         while not waiting:
             self._check()
             self._peer.came.clear()

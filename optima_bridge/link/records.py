@@ -99,6 +99,8 @@ class FdLink:
         return time.monotonic_ns()
 
     async def read(self, timeout_s: float | None = None) -> bytes:
+        if self._error:
+            await asyncio.sleep(0)  # who reads on regardless can still be cancelled, and holds up nobody
         try:
             async with asyncio.timeout(timeout_s):
                 while (record := self._next()) is None:

@@ -173,6 +173,8 @@ class Rfc2217Link:
         return time.monotonic_ns()
 
     async def read(self, timeout_s: float | None = None) -> bytes:
+        if self._error:
+            await asyncio.sleep(0)  # who reads on regardless can still be cancelled, and holds up nobody
         try:
             async with asyncio.timeout(timeout_s):
                 while not self._take_in():

@@ -70,6 +70,7 @@ class SerialLink:
     async def read(self, timeout_s: float | None = None) -> bytes:
         if not self._buffer:
             if self._error:
+                await asyncio.sleep(0)  # who reads on regardless can still be cancelled, and holds up nobody
                 raise self._error
             waiter = self._waiter = self._loop.create_future()
             due_ms = None if timeout_s is None else self._timers.add(waiter, timeout_s)

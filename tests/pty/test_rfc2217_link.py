@@ -173,6 +173,17 @@ async def test_a_server_that_hangs_up_is_a_lost_link() -> None:
             link.discard_input()
 
 
+async def test_a_read_of_a_lost_port_lets_others_run_and_can_be_cancelled() -> None:
+    async with TerminalServer() as server, opened(server) as link:
+        link.close()
+        read = asyncio.create_task(link.read())
+        await asyncio.sleep(0)
+        assert not read.done()
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
+
+
 async def test_a_server_that_hangs_up_is_noticed_by_an_order_too() -> None:
     async def write_on(link: Rfc2217Link) -> None:
         while True:

@@ -214,6 +214,15 @@ async def test_closing_ends_a_waiting_read(device: Device) -> None:
             await read
 
 
+async def test_a_read_of_a_lost_port_lets_others_run_and_can_be_cancelled(device: Device) -> None:
+    async with opened(device) as link:
+        link.close()
+        read = await waiting_read(link)
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
+
+
 async def test_what_waited_is_dropped_and_counted(device: Device) -> None:
     async with opened(device) as link:
         device.send(b"taken in")

@@ -146,6 +146,19 @@ async def test_closing_ends_a_read_and_is_safe_twice() -> None:
             link.grab()
 
 
+async def test_a_read_of_a_lost_device_lets_others_run_and_can_be_cancelled() -> None:
+    in_memory, _ = memory_records()
+    async with piped() as (piped_link, _):
+        for link in (piped_link, in_memory):
+            link.close()
+            reading = asyncio.create_task(link.read())
+            await asyncio.sleep(0)
+            assert not reading.done()
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+
+
 async def test_a_device_that_does_not_tell_is_one_that_answers_no_question() -> None:
     async with paired() as (link, device):
         assert await link.ask(5, 1) is None
