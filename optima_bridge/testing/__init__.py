@@ -13,11 +13,13 @@ A driver author states a case and inherits the tests:
 
 A driver on a link that is no byte pipe inherits `LinkContract`, one with a secure store and no events `StoreContract`; its
 case has a `join`.
-
-Put ``pytest.register_assert_rewrite("optima_bridge.testing")`` into conftest.py to see values where a test fails.
 """
 
-from optima_bridge.testing.bench import ConformanceCase
-from optima_bridge.testing.contract import DriverContract, LinkContract, StoreContract
+import pytest
+
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("awaits", "bench", "contract")))  # show the values
+
+from optima_bridge.testing.bench import ConformanceCase  # noqa: E402 - only what is imported after it is rewritten
+from optima_bridge.testing.contract import DriverContract, LinkContract, StoreContract  # noqa: E402
 
 __all__ = ["ConformanceCase", "DriverContract", "LinkContract", "StoreContract"]

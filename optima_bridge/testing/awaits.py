@@ -39,7 +39,19 @@ class AtAwait:
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(scenario, LIMIT_S))
+    """Run the scenario in an event loop of its own; one that hangs fails."""
+
+    async def bounded() -> T:
+        limit = asyncio.timeout(LIMIT_S)
+        try:
+            async with limit:
+                return await scenario
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise AssertionError(f"no end within {LIMIT_S:g} s: start(), events() or stop() hangs") from error
+
+    return asyncio.run(bounded())
 
 
 def at_every_await(scenario: Callable[[int], Coroutine[Any, Any, bool]]) -> int:

@@ -16,6 +16,7 @@ from optima_bridge.model import Event, Observation, Subject
 from optima_bridge.store import HasSecureStore
 from optima_bridge.topics import is_segment
 
+WAIT_S = 5.0  # an event that takes longer does not come
 Told = tuple[Subject, str]
 """Subject and action of an event."""
 
@@ -86,13 +87,18 @@ GLUED = Cable(delay_s=0.005)
 
 
 class Bench:
-    """A driver and its simulator, joined by a link. Make it with a running event loop."""
+    """A driver and its simulator, joined by a link. Make it with a running event loop.
+
+    Attributes:
+        seen: all that the driver told while somebody waited for an event.
+    """
 
     link: Link
     peer: Peer
 
     def __init__(self, case: ConformanceCase) -> None:
         self.case = case
+        self.seen: list[Event | Observation] = []
         self.simulator = case.simulator()
         self.join()
         self.driver = self.new_driver()
@@ -141,14 +147,24 @@ class Bench:
         return (await self.until(events, self.case.grants))[-1]
 
     async def until(self, events: AsyncIterator[Event | Observation], wanted: Told) -> list[Event]:
-        """All events up to the `wanted` one."""
-        seen: list[Event] = []
-        async for event in events:
-            if isinstance(event, Event):
-                seen.append(event)
-                if (event.subject, event.action) == wanted:
-                    return seen
-        raise AssertionError("events() ended; only an error may end it")
+        """All events up to the `wanted` one, which must come within WAIT_S."""
+        first = len(self.seen)
+        limit = asyncio.timeout(WAIT_S)
+        try:
+            async with limit:
+                async for news in events:
+                    self.seen.append(news)
+                    if isinstance(news, Event) and (news.subject, news.action) == wanted:
+                        return [event for event in self.seen[first:] if isinstance(event, Event)]
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise AssertionError(self._missed(wanted, f"did not come within {WAIT_S:g} s")) from error
+        raise AssertionError(self._missed(wanted, "did not come: events() ended, and only an error may end it"))
+
+    def _missed(self, wanted: Told, how: str) -> str:
+        told = ", ".join(f"{it.subject} {it.action if isinstance(it, Event) else 'observed'}" for it in self.seen)
+        return f"{wanted[0]} {wanted[1]} {how}; seen: {told or 'nothing'}; counters: {dict(self.driver.counters)}"
 
     async def put_second(self) -> None:
         """Put a second token beside the first."""

@@ -9,11 +9,12 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
+import msgspec
 import pytest
 
 from optima_bridge.errors import BridgeError, LinkLost
 from optima_bridge.model import DeviceIdentity, Event, Observation, Subject
-from optima_bridge.testing import ConformanceCase, DriverContract
+from optima_bridge.testing import ConformanceCase, DriverContract, awaits, bench
 from optima_bridge.testing.bench import WHOLE
 from optima_drivers._template import TemplateDriver
 from optima_drivers._template.tests.test_driver import TestTemplate  # collected here, as it is in a package made of it
@@ -175,6 +176,62 @@ def test_the_suite_notices_a_driver_that(broken: type[TemplateDriver], test: Cal
     test(TestTemplate())
     with pytest.raises((AssertionError, BridgeError, OSError, ValueError, pytest.fail.Exception)):
         test(Contract())
+
+
+class ReadsOnRegardless(TemplateDriver):
+    """Holds on to a lost link; never gives up the port."""
+
+    async def events(self) -> Events:
+        while True:
+            with suppress(Exception):
+                async for event in super().events():
+                    yield event
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        DriverContract.test_a_lost_link_ends_the_events,
+        DriverContract.test_unplugging_at_any_await_of_events_raises_only_link_errors,
+        DriverContract.test_a_device_that_vanishes_and_returns_is_heard_again,
+    ],
+)
+def test_a_driver_that_reads_on_regardless_is_noticed_and_holds_up_nobody(
+    test: Callable[[DriverContract], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Contract(DriverContract):
+        case = replace(TestTemplate.case, driver=ReadsOnRegardless)
+
+    monkeypatch.setattr(bench, "WAIT_S", 0.2)
+    monkeypatch.setattr(awaits, "LIMIT_S", 0.5)
+    with pytest.raises(AssertionError, match=r"within 0\.[25] s"):
+        test(Contract())
+
+
+def test_an_event_that_does_not_come_is_named_with_what_came_and_what_was_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Contract(DriverContract):
+        case = replace(TestTemplate.case, grants=(Subject.KEY, "inserted"))
+
+    monkeypatch.setattr(bench, "WAIT_S", 0.2)
+    missed = (
+        r"key inserted did not come within 0\.2 s; seen: seal opened; "
+        r"counters: {'frames_bad_overrun': 2, 'frames_good': 1}"
+    )
+    with pytest.raises(AssertionError, match=missed):
+        Contract().test_an_event_arrives_between_noise()
+
+
+def test_a_test_that_fails_shows_the_values() -> None:
+    class Other(TemplateDriver):
+        info = msgspec.structs.replace(TemplateDriver.info, contract=0)
+
+    class Contract(DriverContract):
+        case = replace(TestTemplate.case, driver=Other)
+
+    with pytest.raises(AssertionError, match="assert 0 == 1"):
+        Contract().test_info_is_complete()
 
 
 class TrustsOneOfTwo(Ds2480bDriver):
