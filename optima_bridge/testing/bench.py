@@ -252,6 +252,14 @@ class ByteBench(Bench):
             asyncio.get_running_loop().call_later(self._cable.delay_s, self._deliver)
 
 
+def repeats(news: Event | Observation, granted: Event) -> bool:
+    """Whether `news` says what the granting event said: its subject and action, or the state that it left."""
+    if news.subject != granted.subject:
+        return False
+    is_same_event = isinstance(news, Event) and news.action == granted.action
+    return is_same_event or (granted.state is not None and news.state == granted.state)
+
+
 async def _maybe(result: object) -> None:
     if inspect.isawaitable(result):
         await result

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from optima_bridge.driver import CONTRACT, ENTRY_POINT_GROUP, DriverInfo, DriverSettings
 from optima_bridge.errors import LinkError, ProtocolError
-from optima_bridge.model import DeviceIdentity, Event
+from optima_bridge.model import DeviceIdentity, Event, Observation
 from optima_bridge.testing.awaits import AtAwait, at_every_await, cancelled_at, run
-from optima_bridge.testing.bench import BYTE_BY_BYTE, GLUED, WHOLE, Bench, ByteBench, Cable, ConformanceCase
+from optima_bridge.testing.bench import BYTE_BY_BYTE, GLUED, WHOLE, Bench, ByteBench, Cable, ConformanceCase, repeats
 from optima_bridge.topics import is_segment
 
 MOST_SPOILED = 8
@@ -229,11 +229,13 @@ class LinkContract(Declared):
 
         run(scenario())
 
-    async def _one_event(self, make: Callable[[], Bench], noise: bytes = b"") -> None:
+    async def _one_event(self, make: Callable[[], Bench], noise: bytes = b"") -> list[Event | Observation]:
+        """Start the driver, see one event and stop it; all that was told, the event last."""
         bench = make()
         await bench.one_event(noise)
         assert all(isinstance(total, int) for total in bench.driver.counters.values())
         await bench.driver.stop()
+        return bench.seen
 
 
 class DriverContract(LinkContract):
@@ -250,7 +252,9 @@ class DriverContract(LinkContract):
         run(self._one_event(partial(self.bench, cable)))
 
     def test_an_event_arrives_between_noise(self) -> None:
-        run(self._one_event(self.bench, self.case.noise))
+        *before, granted = run(self._one_event(self.bench, self.case.noise))
+        assert isinstance(granted, Event)
+        assert not [news for news in before if repeats(news, granted)]
 
     @pytest.mark.parametrize("seed", range(4))
     def test_random_noise_grants_nothing(self, seed: int) -> None:
@@ -260,6 +264,7 @@ class DriverContract(LinkContract):
             for _ in range(32):
                 bench.peer.feed(noise.randbytes(64))
                 await bench.settled(waiting)
+            assert not [news for news in bench.seen if repeats(news, granted)]
             if waiting.done():  # giving up is right where every byte is an answer
                 assert isinstance(waiting.exception(), LinkError | ProtocolError)
             else:
@@ -269,6 +274,7 @@ class DriverContract(LinkContract):
             await bench.driver.stop()
 
         noise = random.Random(seed)  # noqa: S311 - the same noise each time
+        granted = self._granted()
         run(scenario())
 
     def test_bytes_from_before_start_grant_nothing(self) -> None:
@@ -279,23 +285,26 @@ class DriverContract(LinkContract):
             bench.peer.feed(bytes(earlier.delivered))
             waiting = await self._waiting(bench)
             assert not waiting.done()
+            assert not [news for news in bench.seen if repeats(news, granted)]
             await bench.provoke()
             await waiting
 
+        granted = self._granted()
         run(scenario())
 
     @pytest.mark.parametrize("times", [0, 2], ids=["lost", "doubled"])
     def test_one_byte_that_is_lost_or_doubled_grants_nobody_else(self, times: int) -> None:
-        async def undisturbed() -> tuple[str | None, int]:
+        async def undisturbed() -> tuple[Event, int]:
             bench = self.bench()
             waiting = await self._waiting(bench)
             before = len(bench.delivered)
             await bench.provoke()
-            return (await waiting).identifier, len(bench.delivered) - before
+            return await waiting, len(bench.delivered) - before
 
         async def scenario(k: int) -> None:
             bench = self.bench()
             waiting = await self._waiting(bench)
+            assert not [news for news in bench.seen if repeats(news, granted)]
             bench.garble(k, times)
             await bench.provoke()
             garbled = asyncio.create_task(bench.garbled.wait())
@@ -308,14 +317,14 @@ class DriverContract(LinkContract):
                 await bench.provoke()
                 await asyncio.wait({waiting})
             if waiting.exception() is None:
-                assert waiting.result().identifier == identifier or self.case.driver.info.integrity == "none"
+                assert waiting.result().identifier == granted.identifier or self.case.driver.info.integrity == "none"
             else:  # giving up is right where every byte is an answer
                 assert isinstance(waiting.exception(), LinkError | ProtocolError)
                 await bench.undo()
                 await bench.works_again()
             await bench.driver.stop()
 
-        identifier, size_bytes = run(undisturbed())
+        granted, size_bytes = run(undisturbed())
         for k in range(0, size_bytes, 1 + size_bytes // MOST_SPOILED):
             run(scenario(k))
 
@@ -332,6 +341,12 @@ class DriverContract(LinkContract):
             await bench.works_again()
 
         run(scenario())
+
+    def _granted(self) -> Event:
+        """The event that is to be provoked, from an undisturbed run."""
+        event = run(self._one_event(self.bench))[-1]
+        assert isinstance(event, Event)
+        return event
 
     async def _waiting(self, bench: ByteBench) -> asyncio.Task[Event]:
         """Start the driver; a task that waits for the event that is to be provoked."""

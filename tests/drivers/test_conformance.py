@@ -12,7 +12,7 @@ from typing import ClassVar
 import msgspec
 import pytest
 
-from optima_bridge.errors import BridgeError, LinkLost
+from optima_bridge.errors import BridgeError, FrameError, LinkLost
 from optima_bridge.model import DeviceIdentity, Event, Observation, Subject
 from optima_bridge.testing import ConformanceCase, DriverContract, awaits, bench
 from optima_bridge.testing.bench import WHOLE
@@ -153,6 +153,25 @@ class GrantsOnceMore(TemplateDriver):
             yield event
 
 
+class FindsAtTheStart(TemplateDriver):
+    async def events(self) -> Events:
+        yield Observation(Subject.SEAL, {"seal": "broken"})
+        async for event in super().events():
+            yield event
+
+
+class FindsInDamage(TemplateDriver):
+    async def events(self) -> Events:
+        while True:
+            chunk = await self._link.read()
+            for result in self._decoder.feed(chunk):
+                state = {"seal": "intact" if result is False else "broken"}
+                if isinstance(result, FrameError):
+                    yield Observation(Subject.SEAL, state)
+                else:
+                    yield Event(Subject.SEAL, "opened" if result else "closed", self._link.clock_ns(), state=state)
+
+
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
@@ -165,6 +184,11 @@ class GrantsOnceMore(TemplateDriver):
         (TakesAnyLine, partial(DriverContract.test_random_noise_grants_nothing, seed=0)),
         (FailsOnDamage, partial(DriverContract.test_one_byte_that_is_lost_or_doubled_grants_nobody_else, times=2)),
         (HearsOneLinkOnly, DriverContract.test_a_device_that_vanishes_and_returns_is_heard_again),
+        (FindsAtTheStart, DriverContract.test_an_event_arrives_between_noise),
+        (FindsAtTheStart, DriverContract.test_bytes_from_before_start_grant_nothing),
+        (FindsAtTheStart, partial(DriverContract.test_one_byte_that_is_lost_or_doubled_grants_nobody_else, times=0)),
+        (FindsInDamage, DriverContract.test_an_event_arrives_between_noise),
+        (FindsInDamage, partial(DriverContract.test_random_noise_grants_nothing, seed=0)),
         (GrantsOnceMore, DriverContract.test_what_is_taken_away_is_told_and_suspect_before_that),
     ],
     ids=lambda it: it.__name__ if isinstance(it, type) else "",
