@@ -198,10 +198,17 @@ class LinkContract(Declared):
         async def scenario() -> None:
             bench = self.bench()
             events = await bench.one_event()
+            granted = bench.seen[-1].state
+            assert granted is not None, "what can be taken away is a state"
             await bench.undo()
-            told = [(event.subject, event.action) for event in await bench.until(events, revokes)]
+            taken = await bench.until(events, revokes)
+            told = [(event.subject, event.action) for event in taken]
             assert self.case.grants not in told
             assert told.count(suspects) == 1 if suspects else told == [revokes]
+            for event in taken:
+                if (event.subject, event.action) in (revokes, suspects):
+                    assert event.state is not None
+                    assert event.state != granted
             await bench.driver.stop()
 
         run(scenario())

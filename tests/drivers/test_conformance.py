@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from optima_bridge.errors import BridgeError, FrameError, LinkLost
-from optima_bridge.model import DeviceIdentity, Event, Observation, Subject
+from optima_bridge.model import Data, DeviceIdentity, Event, Observation, Subject
 from optima_bridge.testing import ConformanceCase, DriverContract, awaits, bench
 from optima_bridge.testing.bench import WHOLE
 from optima_drivers._template import TemplateDriver
@@ -153,6 +153,28 @@ class GrantsOnceMore(TemplateDriver):
             yield event
 
 
+class LeavesTheState(TemplateDriver):
+    states: ClassVar[tuple[Data | None, Data | None]]
+
+    async def events(self) -> Events:
+        async for event in super().events():
+            if isinstance(event, Event):
+                event = msgspec.structs.replace(event, state=self.states[event.action == "closed"])
+            yield event
+
+
+class RevokesToNothing(LeavesTheState):
+    states = ({"seal": "broken"}, None)
+
+
+class RevokesToTheSame(LeavesTheState):
+    states = ({"seal": "broken"}, {"seal": "broken"})
+
+
+class HasNoState(LeavesTheState):
+    states = (None, None)
+
+
 class FindsAtTheStart(TemplateDriver):
     async def events(self) -> Events:
         yield Observation(Subject.SEAL, {"seal": "broken"})
@@ -189,6 +211,9 @@ class FindsInDamage(TemplateDriver):
         (FindsAtTheStart, partial(DriverContract.test_one_byte_that_is_lost_or_doubled_grants_nobody_else, times=0)),
         (FindsInDamage, DriverContract.test_an_event_arrives_between_noise),
         (FindsInDamage, partial(DriverContract.test_random_noise_grants_nothing, seed=0)),
+        (RevokesToNothing, DriverContract.test_what_is_taken_away_is_told_and_suspect_before_that),
+        (RevokesToTheSame, DriverContract.test_what_is_taken_away_is_told_and_suspect_before_that),
+        (HasNoState, DriverContract.test_what_is_taken_away_is_told_and_suspect_before_that),
         (GrantsOnceMore, DriverContract.test_what_is_taken_away_is_told_and_suspect_before_that),
     ],
     ids=lambda it: it.__name__ if isinstance(it, type) else "",
@@ -256,6 +281,22 @@ def test_a_test_that_fails_shows_the_values() -> None:
 
     with pytest.raises(AssertionError, match="assert 0 == 1"):
         Contract().test_info_is_complete()
+
+
+class TrustsASuspectKey(Ds2480bDriver):
+    async def events(self) -> Events:
+        async for event in super().events():
+            if isinstance(event, Event) and event.action == "suspect":
+                event = msgspec.structs.replace(event, state={"presence": "present"})
+            yield event
+
+
+def test_the_suite_notices_a_driver_that_trusts_a_suspect_key() -> None:
+    class Contract(DriverContract):
+        case = replace(TestDs2480b.case, driver=TrustsASuspectKey)
+
+    with pytest.raises(AssertionError, match="present"):
+        Contract().test_what_is_taken_away_is_told_and_suspect_before_that()
 
 
 class TrustsOneOfTwo(Ds2480bDriver):
