@@ -53,6 +53,8 @@ class ConformanceCase:
         second: puts a second token beside the first; None: the reader takes one at a time.
         ambiguous: subject and action of the event that `second` makes happen.
         settings: the driver's keys in the configuration.
+        unchecked: bytes that the protocol's check does not cover, such as a mark before each frame; damage to them may go
+            unnoticed.
         noise: what a bad cable adds between frames; ends where the protocol finds its next frame.
         registered: whether an installed package offers the driver as an entry point.
         join: joins a simulator to a link that is no byte pipe; None: a byte pipe.
@@ -68,6 +70,7 @@ class ConformanceCase:
     second: Callable[[Any], object] | None = None
     ambiguous: Told | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
+    unchecked: bytes = b""
     noise: bytes = b"\x00\xff\x55"
     registered: bool = True
     join: Callable[[Any], tuple[Link, Peer]] | None = None
@@ -213,6 +216,7 @@ class ByteBench(Bench):
         self._cable = cable
         self._travelling = bytearray()
         self._garble_at, self._garble_times = -1, 1
+        self._flip_at, self._flip_period, self._flip = -1, 1, 0
         self.garbled = asyncio.Event()
         super().__init__(case)
 
@@ -233,17 +237,33 @@ class ByteBench(Bench):
         """Let the `k`-th byte from now on arrive so many times: 0 loses it."""
         self._garble_at, self._garble_times = len(self.delivered) + k, times
 
+    def flip(self, k: int, period: int) -> None:
+        """Let one bit of the `k`-th byte from now on arrive flipped, and so each time that many bytes later."""
+        self._flip_at, self._flip_period = len(self.delivered) + k, period
+        self._flip = 1 << k % 2  # one of the low two: a digit stays a digit
+
+    async def arrived(self) -> None:
+        """Wait until no byte is on its way."""
+        while self._travelling:  # noqa: ASYNC110 - a poll
+            await asyncio.sleep(0)
+
     def come_back(self) -> None:
         """Plug the lost device in again: a new link, and another driver on it."""
         self._travelling.clear()
         self.join()
         self.driver = self.new_driver()
 
+    def _flipped(self, at: int) -> int:
+        return self._flip if at >= self._flip_at and (at - self._flip_at) % self._flip_period == 0 else 0
+
     def _deliver(self) -> None:
         chunk = bytes(self._travelling[: self._cable.chunk_bytes])
         del self._travelling[: self._cable.chunk_bytes]
-        place = self._garble_at - len(self.delivered)
+        first = len(self.delivered)
         self.delivered += chunk
+        if self._flip:
+            chunk = bytes(byte ^ self._flipped(at) for at, byte in enumerate(chunk, first))
+        place = self._garble_at - first
         if 0 <= place < len(chunk):
             chunk = chunk[:place] + chunk[place : place + 1] * self._garble_times + chunk[place + 1 :]
             self.garbled.set()

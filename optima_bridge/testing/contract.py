@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import entry_points
 from typing import ClassVar
@@ -16,11 +17,24 @@ from optima_bridge.driver import CONTRACT, ENTRY_POINT_GROUP, DriverInfo, Driver
 from optima_bridge.errors import LinkError, ProtocolError
 from optima_bridge.model import DeviceIdentity, Event, Observation
 from optima_bridge.testing.awaits import AtAwait, at_every_await, cancelled_at, run
-from optima_bridge.testing.bench import BYTE_BY_BYTE, GLUED, WHOLE, Bench, ByteBench, Cable, ConformanceCase, repeats
+from optima_bridge.testing.bench import (
+    BYTE_BY_BYTE,
+    GLUED,
+    WAIT_S,
+    WHOLE,
+    Bench,
+    ByteBench,
+    Cable,
+    ConformanceCase,
+    repeats,
+)
 from optima_bridge.topics import is_segment
 
 MOST_SPOILED = 8
 """So many bytes of an event are spoiled in turn, spread over it."""
+
+ASKED_S = 0.2
+"""So long a device that is asked has for what it says with a flipped bit."""
 
 
 class Declared:
@@ -333,6 +347,49 @@ class DriverContract(LinkContract):
 
         granted, size_bytes = run(undisturbed())
         for k in range(0, size_bytes, 1 + size_bytes // MOST_SPOILED):
+            run(scenario(k))
+
+    def test_a_flipped_bit_is_noticed_where_the_driver_says_so(self) -> None:
+        """The bit is flipped in every repetition, for two equal readings may be needed. A device that is asked for each
+        thing sends more than the frames that grant, so there the flipped bit may only grant nothing else."""
+
+        async def undisturbed() -> tuple[Event, bytes, bool]:
+            bench = self.bench()
+            waiting = await self._waiting(bench)
+            await bench.arrived()
+            before, asked = len(bench.delivered), len(bench.peer.written)
+            await bench.provoke()
+            event = await waiting
+            return event, bytes(bench.delivered[before:]), len(bench.peer.written) > asked
+
+        async def scenario(k: int) -> None:
+            bench = self.bench()
+            waiting = await self._waiting(bench)
+            await bench.arrived()
+            enough = len(bench.delivered) + len(sent)
+            bench.flip(k, period)
+            await bench.provoke()
+            with suppress(TimeoutError):  # a device that is asked may be asked no more
+                async with asyncio.timeout(ASKED_S if is_asked else WAIT_S):
+                    while not waiting.done() and len(bench.delivered) < enough:  # noqa: ASYNC110 - a poll
+                        await asyncio.sleep(0.001)
+                    await bench.settled(waiting)
+            if waiting.done() and waiting.exception():  # giving up is right where every byte is an answer
+                assert isinstance(waiting.exception(), LinkError | ProtocolError)
+            elif integrity != "none":
+                told = [news for news in bench.seen if repeats(news, granted)]
+                if is_asked or sent[k] in self.case.unchecked:
+                    told = [it for it in told if isinstance(it, Event) and it.identifier != granted.identifier]
+                assert not told, f"integrity is {integrity}, yet byte {k} of {sent[:period]!r} may be damaged"
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            await bench.driver.stop()
+
+        integrity = self.case.driver.info.integrity
+        granted, sent, is_asked = run(undisturbed())
+        tail = sent[len(sent) // 4 :]  # it may begin within a repetition
+        period = next((size for size in range(1, len(sent) // 2 + 1) if tail[size:] == tail[:-size]), len(sent))
+        for k in range(0, period, 1 + period // MOST_SPOILED):
             run(scenario(k))
 
     def test_a_device_that_vanishes_and_returns_is_heard_again(self) -> None:

@@ -23,6 +23,7 @@ from optima_drivers.ds2480b.simulator import Ds2480bSimulator
 from optima_drivers.loopback import LoopbackDriver
 from optima_drivers.loopback.simulator import LoopbackSimulator
 from optima_drivers.rfid125 import Id12laDriver, Rdm6300Driver
+from optima_drivers.rfid125.codec import CardFrame
 from optima_drivers.rfid125.simulator import Rfid125Simulator
 
 ROM = "01B7BA1000000075"
@@ -281,6 +282,49 @@ def test_a_test_that_fails_shows_the_values() -> None:
 
     with pytest.raises(AssertionError, match="assert 0 == 1"):
         Contract().test_info_is_complete()
+
+
+def takes_any_hex(text: bytes) -> CardFrame | FrameError:
+    try:
+        return CardFrame(bytes.fromhex(text.decode("ascii"))[:5].hex().upper())
+    except ValueError:
+        return FrameError("a character that is not hexadecimal", kind="hex")
+
+
+@pytest.mark.parametrize(
+    ("proved", "check", "broken"),
+    [
+        (TestRdm6300, "optima_drivers.rfid125.codec._decode", takes_any_hex),
+        (TestId12la, "optima_drivers.rfid125.codec._decode", takes_any_hex),
+        (TestDs2480b, "optima_bridge.wire.onewire.crc8", lambda _: 0),
+    ],
+)
+def test_the_suite_notices_a_driver_that_does_not_check_what_it_says(
+    proved: type[DriverContract], check: str, broken: Callable[[bytes], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, broken)
+    with pytest.raises(AssertionError, match=r"integrity is \w+, yet byte \d+ of b'.*' may be damaged"):
+        proved().test_a_flipped_bit_is_noticed_where_the_driver_says_so()
+
+
+def test_damage_that_the_check_does_not_cover_may_go_unnoticed() -> None:
+    class Marked(TestId12la):
+        """A mark before each frame, which the decoder passes over."""
+
+        case = replace(TestId12la.case, simulator=MarksEachFrame)
+
+    with pytest.raises(AssertionError, match="yet byte 0 of "):
+        Marked().test_a_flipped_bit_is_noticed_where_the_driver_says_so()
+    Marked.case = replace(Marked.case, unchecked=b"\x80")
+    Marked().test_a_flipped_bit_is_noticed_where_the_driver_says_so()
+
+
+class MarksEachFrame(Rfid125Simulator):
+    def __init__(self) -> None:
+        super().__init__("id12la", repeat_ms=25)
+
+    def attach(self, send: Callable[[bytes], None]) -> None:
+        super().attach(lambda data: send(b"\x80" + data))
 
 
 class TrustsASuspectKey(Ds2480bDriver):
