@@ -17,6 +17,8 @@ from optima_bridge.model import Data, DeviceIdentity, Event, Observation, Subjec
 from optima_bridge.testing import ConformanceCase, DriverContract, awaits, bench
 from optima_bridge.testing.bench import WHOLE
 from optima_drivers._template import TemplateDriver
+from optima_drivers._template.codec import Decoder
+from optima_drivers._template.tests import test_codec
 from optima_drivers._template.tests.test_driver import TestTemplate  # collected here, as it is in a package made of it
 from optima_drivers.ds2480b import Ds2480bDriver
 from optima_drivers.ds2480b.simulator import Ds2480bSimulator
@@ -317,6 +319,19 @@ def test_damage_that_the_check_does_not_cover_may_go_unnoticed() -> None:
         Marked().test_a_flipped_bit_is_noticed_where_the_driver_says_so()
     Marked.case = replace(Marked.case, unchecked=b"\x80")
     Marked().test_a_flipped_bit_is_noticed_where_the_driver_says_so()
+
+
+class KeepsTheWholeLine(Decoder):
+    def feed(self, data: bytes) -> list[bool | FrameError]:
+        self.kept = getattr(self, "kept", b"") + data
+        return super().feed(data)
+
+
+def test_the_template_notices_a_decoder_that_keeps_a_line_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    test_codec.test_a_line_that_never_ends_is_not_kept()
+    monkeypatch.setattr(test_codec, "Decoder", KeepsTheWholeLine)
+    with pytest.raises(AssertionError):
+        test_codec.test_a_line_that_never_ends_is_not_kept()
 
 
 class MarksEachFrame(Rfid125Simulator):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from optima_bridge.errors import FrameError, FrameTooLong
@@ -35,7 +37,10 @@ def test_no_flipped_bit_makes_another_message(line: bytes) -> None:
 
 
 def test_a_line_that_never_ends_is_not_kept() -> None:
-    [error] = Decoder().feed(b"O" * 1_000_000 + b"\n")
+    decoder = Decoder()
+    assert decoder.feed(b"O" * 1_000_000) == []
+    assert len(pickle.dumps(decoder)) < 1000  # all that it holds, whatever its names
+    [error] = decoder.feed(b"\n")
     assert isinstance(error, FrameTooLong)
     assert len(error.what) < 200
     assert MAX_LINE_BYTES < 100
