@@ -48,6 +48,7 @@ class ConformanceCase:
         provoke: makes one event happen at the simulator, function or coroutine function; again for a second driver.
         undo: takes it back, and what `second` put there too.
         grants: subject and action of the event that `provoke` makes happen; None: the driver has a secure store and no events.
+        identifier: the one that the granting event must carry; None: any, or none.
         revokes: those of the event that `undo` makes happen; None: the device does not tell.
         suspects: those of the event that comes before `revokes`, where the driver first doubts.
         second: puts a second token beside the first; None: the reader takes one at a time.
@@ -65,6 +66,7 @@ class ConformanceCase:
     provoke: Callable[[Any], object] = lambda _: None
     undo: Callable[[Any], object] = lambda _: None
     grants: Told | None = None
+    identifier: str | None = None
     revokes: Told | None = None
     suspects: Told | None = None
     second: Callable[[Any], object] | None = None
@@ -138,6 +140,7 @@ class Bench:
         self.send(noise)
         event = await waiting
         assert type(event) is Event
+        assert self.case.identifier in (None, event.identifier)
         assert is_segment(event.action)
         assert earliest_ns <= event.mono_ns <= self.link.clock_ns()
         published = msgspec.json.encode([event.data, event.state]).decode().lower()

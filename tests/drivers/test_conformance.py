@@ -41,6 +41,7 @@ class TestLoopback(DriverContract):
         provoke=lambda simulator: simulator.key_in(ROM),
         undo=lambda simulator: simulator.key_out(),
         grants=(Subject.KEY, "inserted"),
+        identifier=ROM,
         revokes=(Subject.KEY, "removed"),
     )
 
@@ -52,6 +53,7 @@ class TestRdm6300(DriverContract):
         provoke=lambda simulator: simulator.insert(CARD),
         undo=lambda simulator: simulator.remove(),
         grants=(Subject.CARD, "inserted"),
+        identifier=CARD,
         revokes=(Subject.CARD, "removed"),
         suspects=(Subject.CARD, "suspect"),
     )
@@ -64,6 +66,7 @@ class TestId12la(DriverContract):
         provoke=lambda simulator: simulator.insert(CARD),
         undo=lambda simulator: simulator.remove(),
         grants=(Subject.CARD, "presented"),
+        identifier=CARD,
     )
 
 
@@ -74,6 +77,7 @@ class TestDs2480b(DriverContract):
         provoke=lambda simulator: simulator.put(ROM),
         undo=lambda simulator: simulator.lift(),
         grants=(Subject.KEY, "inserted"),
+        identifier=ROM,
         revokes=(Subject.KEY, "removed"),
         suspects=(Subject.KEY, "suspect"),
         second=lambda simulator: simulator.put(OTHER_ROM),
@@ -332,6 +336,20 @@ def test_the_template_notices_a_decoder_that_keeps_a_line_without_end(monkeypatc
     monkeypatch.setattr(test_codec, "Decoder", KeepsTheWholeLine)
     with pytest.raises(AssertionError):
         test_codec.test_a_line_that_never_ends_is_not_kept()
+
+
+class NamesAnother(LoopbackDriver):
+    async def events(self) -> Events:
+        async for event in super().events():
+            yield msgspec.structs.replace(event, identifier=OTHER_ROM) if isinstance(event, Event) else event
+
+
+def test_the_suite_notices_a_driver_that_names_another_key() -> None:
+    class Contract(DriverContract):
+        case = replace(TestLoopback.case, driver=NamesAnother)
+
+    with pytest.raises(AssertionError, match=OTHER_ROM):
+        Contract().test_an_event_arrives()
 
 
 class MarksEachFrame(Rfid125Simulator):

@@ -51,6 +51,7 @@ class TestConformance(LinkContract):
         provoke=lambda simulator: simulator.put(A),
         undo=lambda simulator: simulator.lift(),
         grants=(Subject.KEY, "inserted"),
+        identifier=A,
         revokes=(Subject.KEY, "removed"),
         suspects=(Subject.KEY, "suspect"),
         second=lambda simulator: simulator.put(B),

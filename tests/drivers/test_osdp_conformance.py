@@ -21,6 +21,7 @@ class TestInTheClear(DriverContract):
         simulator=OsdpSimulator,
         provoke=lambda simulator: simulator.card("A0B0C0", bits=24),
         grants=(Subject.CARD, "presented"),
+        identifier="A0B0C0",
         settings={"plain_text": True, "poll_interval_ms": 10},
     )
 
@@ -38,5 +39,6 @@ class TestInASecureChannel(DriverContract):
             simulator=lambda: OsdpSimulator(key=KEY),
             provoke=lambda simulator: simulator.card("A0B0C0", bits=24),
             grants=(Subject.CARD, "presented"),
+            identifier="A0B0C0",
             settings={"scbk": {"file": str(file)}, "poll_interval_ms": 10},
         )

@@ -46,6 +46,7 @@ class TestPcsc(LinkContract):
         provoke=lambda bench: bench.insert(),
         undo=lambda bench: bench.reader.remove(),
         grants=(Subject.CARD, "inserted"),
+        identifier=UID.hex().upper(),
         revokes=(Subject.CARD, "removed"),
         join=Bench.join,
     )

@@ -30,6 +30,7 @@ class TestConformance(DriverContract):
         provoke=lambda simulator: simulator.put(NTAG),
         undo=lambda simulator: simulator.lift(),
         grants=(Subject.CARD, "inserted"),
+        identifier="04A1B2C3D4E5F6",
         revokes=(Subject.CARD, "removed"),
         suspects=(Subject.CARD, "suspect"),
         second=lambda simulator: simulator.put(CLASSIC),

@@ -84,6 +84,7 @@ class TestUsbPresence(LinkContract):
         provoke=lambda bus: bus.plug("1-1.4", *IDS, SERIAL),
         undo=pull_both,
         grants=(Subject.KEY, "inserted"),
+        identifier=SERIAL,
         revokes=(Subject.KEY, "removed"),
         suspects=(Subject.KEY, "suspect"),
         second=lambda bus: bus.plug("1-1.3", *IDS, "another"),

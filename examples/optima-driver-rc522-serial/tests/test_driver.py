@@ -29,6 +29,7 @@ class TestRc522Serial(DriverContract):
         provoke=lambda simulator: simulator.put(UID),
         undo=lambda simulator: simulator.lift(),
         grants=(Subject.CARD, "inserted"),
+        identifier=UID,
         revokes=(Subject.CARD, "removed"),
         suspects=(Subject.CARD, "suspect"),
         second=lambda simulator: simulator.put(OTHER_UID),
