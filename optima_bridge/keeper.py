@@ -299,7 +299,7 @@ class DeviceKeeper:
         status, name = self.status, self.name
         was_up, before = status.link == "up", status.error
         status.error, status.link, self.present = error, "down", None
-        if not was_up and before is not None and _is_told(before) == _is_told(error):
+        if not was_up and before is not None and _reason(before) == _reason(error):
             self._hub.raise_alert(name, "link", error)  # with the numbers of now; quietly
             return
         status.since_ns = self._hub.clock.now()[1]
@@ -321,7 +321,7 @@ class DeviceKeeper:
         await asyncio.sleep(pause_s)
 
 
-def _is_told(error: BridgeError) -> tuple[str, str]:
+def _reason(error: BridgeError) -> tuple[str, str]:
     """What makes a reason another one: its code and words, but no number, time or byte, which may differ at each try."""
     return error.code, NUMBER.sub("0", error.what)
 

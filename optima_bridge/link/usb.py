@@ -192,9 +192,8 @@ def _explain(name: str, device: usb.core.Device, error: usb.core.USBError) -> Li
             return _busy(name, device)
         case errno.ENODEV | errno.ENXIO | errno.ESHUTDOWN | errno.ENOENT | errno.EIO | errno.EPROTO:
             return LinkLost(f"{name} went away ({error.strerror})", port=name)
-        case _ if not Path(
-            usbfind.node(device)
-        ).exists():  # libusb's words in mid-removal: "Other error", and no number
+        case _ if not Path(usbfind.node(device)).exists():
+            # In the middle of a removal libusb says "Other error", without a number.
             return LinkLost(f"{name} went away ({error.strerror})", port=name)
         case _:
             return LinkError(f"{name}: {error.strerror}", port=name)
